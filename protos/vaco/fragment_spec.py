@@ -1,0 +1,163 @@
+"""What a job's fragments must look like, and the check that every one of them passes.
+
+`Fragment.from_proto` proves that a fragment is well-formed; the spec, which the learner
+derives from the policy's spaces, proves that it can be trained on. A single NaN would
+otherwise reach every weight within one update.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from vaco.fragment import Fragment
+from vaco.tensors import Array, MalformedFragment
+
+# A density cannot be this small or large in float32 without a fault in the policy.
+MAX_LOGP: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One array, without the dimensions that all of a fragment's arrays share.
+
+    Attributes:
+        shape: e.g. (84, 84, 4) of an image, () of a discrete action.
+        dtype: NumPy's name for it, e.g. `float32`.
+        counts: of integers that choose among so many: each is in [0, count). One count, or
+            one for each entry of the last dimension; empty: any value.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    counts: tuple[int, ...] = ()
+
+    def check(self, field: str, array: Array, leading: tuple[int, ...]) -> None:
+        """Check an array of shape `leading` + `shape`.
+
+        Raises:
+            MalformedFragment: wrong shape or dtype, NaN or infinity, or out of range.
+        """
+        if array.shape != leading + self.shape:
+            raise MalformedFragment(field, f"shape {array.shape}, expected {leading + self.shape}")
+        if array.dtype != np.dtype(self.dtype):
+            raise MalformedFragment(field, f"dtype {array.dtype}, expected {self.dtype}")
+        check_finite(field, array)
+        if self.counts and array.size > 0:
+            self._check_counts(field, array)
+
+    def _check_counts(self, field: str, array: Array) -> None:
+        outside = (array < 0) | (array >= np.asarray(self.counts))
+        if outside.any():
+            value = array[outside][0]
+            raise MalformedFragment(field, f"{value} is not below {self.counts} or is negative")
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentSpec:
+    """What the fragments of one job must look like.
+
+    Attributes:
+        observations: by name, without [T+1, B].
+        action: without [T, B]; `counts` of a discrete one.
+        core_state: by name, without [B]; empty without a recurrent core.
+        max_length: bound of T.
+        max_environments: bound of B.
+        reward_bound: largest magnitude of a reward.
+    """
+
+    observations: Mapping[str, ArraySpec]
+    action: ArraySpec
+    core_state: Mapping[str, ArraySpec]
+    max_length: int
+    max_environments: int
+    reward_bound: float
+
+    def check(self, fragment: Fragment) -> None:
+        """Check everything that training on `fragment` relies on.
+
+        Raises:
+            MalformedFragment: naming the field and what is wrong with it.
+        """
+        steps = (fragment.length, fragment.environments)
+        if steps[0] > self.max_length:
+            raise MalformedFragment("length", f"{steps[0]} is over {self.max_length}")
+        if steps[1] > self.max_environments:
+            raise MalformedFragment("environments", f"{steps[1]} is over {self.max_environments}")
+        self._check_spaces(fragment)
+        check_finite("rewards", fragment.rewards)
+        largest = float(np.abs(fragment.rewards).max())
+        if largest > self.reward_bound:
+            raise MalformedFragment("rewards", f"{largest:g} is over {self.reward_bound:g}")
+        check_finite("behaviour_logp", fragment.behaviour_logp)
+        if float(np.abs(fragment.behaviour_logp).max()) > MAX_LOGP:
+            raise MalformedFragment("behaviour_logp", f"a magnitude over {MAX_LOGP:g}")
+        check_finite("return_carry", fragment.return_carry)
+        check_finite("episode_returns", fragment.episode_returns)
+        if fragment.episode_lengths.size > 0 and int(fragment.episode_lengths.min()) < 1:
+            raise MalformedFragment("episode_lengths", "an episode without a step")
+        if not (math.isfinite(fragment.rollout_seconds) and fragment.rollout_seconds >= 0):
+            raise MalformedFragment("rollout_seconds", f"{fragment.rollout_seconds} is no duration")
+        _check_final_steps(fragment)
+
+    def _check_spaces(self, fragment: Fragment) -> None:
+        steps = (fragment.length, fragment.environments)
+        next_steps = (fragment.length + 1, fragment.environments)
+        _check_named("observations", self.observations, fragment.observations, next_steps)
+        self.action.check("actions", fragment.actions, steps)
+        _check_named("core_state", self.core_state, fragment.core_state, (fragment.environments,))
+        if fragment.final_steps.size > 0 or fragment.final_observations:
+            _check_named(
+                "final_observations",
+                self.observations,
+                fragment.final_observations,
+                fragment.final_steps.shape,
+            )
+
+
+def check_finite(field: str, array: Array) -> None:
+    """Refuses NaN and infinity in a floating-point array.
+
+    Raises:
+        MalformedFragment: with the flat index of the first one.
+    """
+    if array.dtype.kind != "f":
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        value = array.reshape(-1)[index]
+        raise MalformedFragment(field, f"{value} at flat index {index}")
+
+
+def _check_named(
+    field: str,
+    specs: Mapping[str, ArraySpec],
+    arrays: Mapping[str, Array],
+    leading: tuple[int, ...],
+) -> None:
+    if specs.keys() != arrays.keys():
+        raise MalformedFragment(field, f"names {sorted(arrays)}, expected {sorted(specs)}")
+    for name, spec in specs.items():
+        spec.check(f"{field}[{name}]", arrays[name], leading)
+
+
+def _check_final_steps(fragment: Fragment) -> None:
+    """Refuse final observations of steps that are not truncated, and missing ones."""
+    final_steps = fragment.final_steps
+    truncated = (fragment.truncated & fragment.valid).reshape(-1)
+    if final_steps.size > 0:
+        if int(final_steps.min()) < 0 or int(final_steps.max()) >= truncated.size:
+            raise MalformedFragment("final_steps", f"not all in 0..{truncated.size - 1}")
+        if not (np.diff(final_steps) > 0).all():
+            raise MalformedFragment("final_steps", "not strictly ascending")
+        if not truncated[final_steps].all():
+            raise MalformedFragment("final_steps", "a step that is not a truncated, valid one")
+    needed = truncated & ~fragment.terminated.reshape(-1)
+    needed &= fragment.episode_start[1:].reshape(-1)
+    needed[final_steps] = False
+    if needed.any():
+        problem = f"step {int(np.argmax(needed))} is truncated, its final observation is missing"
+        raise MalformedFragment("final_steps", problem)
