@@ -1,0 +1,38 @@
+"""What goes wrong in a way a person can mend, and how programs say it on their way out.
+
+A `UserError` is raised at the edges (manifest, command line, checkpoint, environment) and names
+what is wrong, where, and what to do. The exit statuses are how learner and actor tell the local
+runner or Kubernetes whether starting them again could help.
+"""
+
+from typing import Final
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+"""May be restarted: the cause can pass."""
+EXIT_PERMANENT: Final = 3
+"""A restart would fail in the same way: the job is Failed."""
+EXIT_INTERRUPTED: Final = 143
+"""The learner was told to stop (SIGTERM) and has checkpointed."""
+
+
+class UserError(Exception):
+    """Something its reader can mend.
+
+    Args:
+        path: Where it is: a field in the manifest's own spelling (`spec.algorithm.delta`), a file,
+            an option of the command line.
+        problem: What is wrong, with the value found; no full stop at the end.
+        cure: What to do about it, as a sentence; empty when the problem says it all.
+
+    """
+
+    def __init__(self, path: str, problem: str, cure: str = "") -> None:
+        super().__init__(path, problem, cure)
+        self.path = path
+        self.problem = problem
+        self.cure = cure
+
+    def __str__(self) -> str:
+        told = f"`{self.path}`: {self.problem}." if self.path else f"{self.problem}."
+        return f"{told} {self.cure}" if self.cure else told

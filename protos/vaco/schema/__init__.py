@@ -1,0 +1,1 @@
+"""The parts of the VACOJob, one module per part of the manifest; `vaco.job` re-exports them."""

@@ -1,0 +1,83 @@
+"""The learner, and the rollouts that feed it."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from vaco.schema.base import Integer, Part
+
+
+class RolloutSpec(Part):
+    """What one actor sends at a time: a fragment of T steps of B environments."""
+
+    environments_per_actor: Integer = Field(
+        default=16, ge=1, le=4096, description="Environments that one actor steps at once (B)."
+    )
+    fragment_length: Integer = Field(
+        default=64, ge=1, le=4096, description="Steps of each environment in one fragment (T)."
+    )
+
+
+class CheckpointSpec(Part):
+    """When the learner saves its state, and how much of the past it keeps."""
+
+    interval_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=86400,
+        description="Seconds between checkpoints. One is also taken at the end and at SIGTERM.",
+    )
+    keep: Integer = Field(default=3, ge=1, le=1000, description="Newest checkpoints that are kept.")
+
+
+class LearnerSpec(Part):
+    """The learner: how much it takes at a time, how stale that may be, and what it runs on."""
+
+    batch_size: Integer = Field(
+        default=4096,
+        ge=1,
+        le=2**24,
+        description="Samples per optimisation phase; a phase takes whole fragments until it has at "
+        "least as many. Each phase makes one version of the weights.",
+    )
+    max_policy_lag: Integer = Field(
+        default=64,
+        ge=0,
+        le=10**6,
+        description="Versions by which the oldest weights in a fragment may be behind the newest "
+        "when it is trained; an older fragment is counted as stale and not trained.",
+    )
+    buffer_batches: Integer = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Bound of the queue, in batches. When it is full, the learner grants no "
+        "credits and the actors wait.",
+    )
+    checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="Checkpoints.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Number format of the learner's forward and backward passes."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the learner computes; `auto`: on a GPU if there is one."
+    )
+    threads: Integer = Field(
+        default=1, ge=1, le=1024, description="CPU threads of the learner's computations."
+    )
+    replicas: Integer = Field(
+        default=1, ge=1, le=1, description="Learner processes; only 1 is supported."
+    )
+    tensorboard: bool = Field(
+        default=True,
+        description="Whether TensorBoard event files are written into the run directory.",
+    )
+    weights_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Number format in which weights are sent to the actors; bfloat16 halves the "
+        "traffic.",
+    )
+    pod_template: dict[str, JsonValue] = Field(
+        default={},
+        description="Kubernetes pod template that is merged into the learner's own; has no meaning "
+        "for a local run.",
+    )

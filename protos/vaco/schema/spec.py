@@ -1,0 +1,65 @@
+"""The job as it is wished for: all parts together, and what must hold between them."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vaco.schema.actors import ActorsSpec, AutoscalingSpec
+from vaco.schema.algorithm import AlgorithmSpec, VacoAlgorithm
+from vaco.schema.base import Integer, Part
+from vaco.schema.learner import LearnerSpec, RolloutSpec
+from vaco.schema.lifecycle import EvaluationSpec, StopSpec
+from vaco.schema.policy import PolicySpec
+from vaco.schema.task import TaskSpec
+
+
+class VACOJobSpec(Part):
+    """What to train, how, on how much, and until when."""
+
+    seed: Integer = Field(
+        default=0,
+        ge=0,
+        le=2**63 - 1,
+        description="Seed that all others are derived from: weights, sampling, environments.",
+    )
+    synchronous: bool = Field(
+        default=False,
+        description="Lock-step: exactly one actor, which waits for the update that trained its "
+        "data before it goes on, so that policy lag is zero and a run can be repeated.",
+    )
+    suspend: bool = Field(
+        default=False,
+        description="Whether the job rests: the learner checkpoints and all processes end, until "
+        "this is false again.",
+    )
+    task: TaskSpec = Field(description="What is to be learned.")
+    policy: PolicySpec = Field(default=PolicySpec(), description="Shape of the policy.")
+    algorithm: AlgorithmSpec = Field(
+        default=VacoAlgorithm(),
+        description="How the policy is improved; `vaco` when `name` is left out.",
+    )
+    rollout: RolloutSpec = Field(default=RolloutSpec(), description="What actors send at a time.")
+    learner: LearnerSpec = Field(default=LearnerSpec(), description="The learner.")
+    actors: ActorsSpec = Field(default=ActorsSpec(), description="The actors.")
+    autoscaling: AutoscalingSpec = Field(
+        default=AutoscalingSpec(), description="How the number of actors follows the learner."
+    )
+    evaluation: EvaluationSpec | None = Field(
+        default=None, description="Evaluation aside from training; null: none."
+    )
+    stop: StopSpec = Field(description="When training is complete.")
+    ttl_seconds_after_finished: Integer | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds after which a finished job is deleted from the cluster; null: never.",
+    )
+    clean_pod_policy: Literal["Running", "All", "None"] = Field(
+        default="Running",
+        description="Which pods are deleted from the cluster when the job has finished.",
+    )
+    backoff_limit: Integer = Field(
+        default=6,
+        ge=0,
+        le=1000,
+        description="Restarts of a dying learner, or of one dying actor, before the job is Failed.",
+    )

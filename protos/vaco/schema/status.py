@@ -1,0 +1,171 @@
+"""What became of the job: one model for `kubectl get vj -o yaml`, `vaco status` and `status.json`.
+
+All counts are of samples, one step of one environment each, unless their names say otherwise.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from vaco.schema.base import Integer, Part, Timestamp
+
+Phase = Literal["Pending", "Starting", "Running", "Suspended", "Complete", "Failed"]
+ConditionType = Literal[
+    "Ready",
+    "LearnerAvailable",
+    "Progressing",
+    "Suspended",
+    "Complete",
+    "Failed",
+    "ScalingLimited",
+]
+
+
+class Condition(Part):
+    """One aspect of the job's state, as Kubernetes' conditions have it."""
+
+    type: ConditionType = Field(description="The aspect.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(
+        default="", max_length=1024, description="Why, as one CamelCase word for programs."
+    )
+    message: str = Field(default="", max_length=32768, description="Why, as a sentence for people.")
+    last_transition_time: Timestamp | None = Field(
+        default=None, description="When `status` last changed."
+    )
+    observed_generation: Integer | None = Field(
+        default=None, ge=0, description="The `metadata.generation` this was decided for."
+    )
+
+
+class LagStatus(Part):
+    """Versions between the weights that acted and those being trained, over recent samples."""
+
+    p50: float = Field(default=0.0, ge=0, description="Median.")
+    p95: float = Field(default=0.0, ge=0, description="95th percentile.")
+    p99: float = Field(default=0.0, ge=0, description="99th percentile.")
+    max: float = Field(default=0.0, ge=0, description="Largest.")
+
+
+class LedgerStatus(Part):
+    """Where every sample is that reached the learner."""
+
+    received: Integer = Field(
+        default=0,
+        ge=0,
+        description="All samples that reached the learner: the sum of the next five.",
+    )
+    queued: Integer = Field(default=0, ge=0, description="Waiting to be trained.")
+    trained: Integer = Field(default=0, ge=0, description="Trained.")
+    stale: Integer = Field(
+        default=0, ge=0, description="Over `learner.maxPolicyLag`, or made with fenced weights."
+    )
+    duplicate: Integer = Field(default=0, ge=0, description="Received before.")
+    rejected: Integer = Field(default=0, ge=0, description="Malformed.")
+    filtered: Integer = Field(
+        default=0,
+        ge=0,
+        description="Counted apart: trained, but without policy gradient at some steps.",
+    )
+
+    @property
+    def balanced(self) -> bool:
+        """Whether each sample is in exactly one place."""
+        placed = self.queued + self.trained + self.stale + self.duplicate + self.rejected
+        return placed == self.received
+
+
+class ActorsStatus(Part):
+    """How many actors there are and should be."""
+
+    desired: Integer = Field(default=0, ge=0, description="Asked for by scaling.")
+    ready: Integer = Field(default=0, ge=0, description="Connected to the learner.")
+    min: Integer = Field(default=0, ge=0, description="`actors.minReplicas`.")
+    max: Integer = Field(default=0, ge=0, description="`actors.maxReplicas`.")
+
+
+class ScalingStatus(Part):
+    """What scaling did."""
+
+    events: Integer = Field(
+        default=0,
+        ge=0,
+        description="Changes of the number of desired actors so far, none at the start.",
+    )
+    last_reason: str = Field(default="", description="Why it last changed, or why it is held.")
+
+
+class AccuracyStatus(Part):
+    """Share of correct answers, for tasks of language models."""
+
+    initial: float | None = Field(default=None, ge=0, le=1, description="Before training.")
+    best: float | None = Field(default=None, ge=0, le=1, description="Best so far.")
+    latest: float | None = Field(default=None, ge=0, le=1, description="Most recent.")
+
+
+class EvaluationStatus(Part):
+    """The most recent evaluation."""
+
+    version: Integer = Field(ge=0, description="Version of the weights evaluated.")
+    env_steps: Integer = Field(ge=0, description="Environment steps trained at that version.")
+    episodes: Integer = Field(ge=1, description="Episodes played.")
+    return_mean: float = Field(description="Mean undiscounted return.")
+    return_std: float = Field(ge=0, description="Standard deviation of the return.")
+
+
+class VACOJobStatus(Part):
+    """State of the job as last observed."""
+
+    phase: Phase = Field(default="Pending", description="The state in one word.")
+    message: str = Field(default="", description="What the job waits for, or why it failed.")
+    conditions: list[Condition] = Field(
+        default=[], description="The state in detail, one entry per type."
+    )
+    observed_generation: Integer | None = Field(
+        default=None, ge=0, description="The `metadata.generation` that this status reflects."
+    )
+    start_time: Timestamp | None = Field(
+        default=None, description="When the job was first started."
+    )
+    completion_time: Timestamp | None = Field(
+        default=None, description="When the job became Complete or Failed."
+    )
+    train_seconds: float = Field(
+        default=0.0, ge=0, description="Seconds of training since the first fragment was admitted."
+    )
+    env_steps: Integer = Field(default=0, ge=0, description="Environment steps trained.")
+    steps_per_second: float = Field(
+        default=0.0, ge=0, description="Environment steps trained per second, recently."
+    )
+    return_mean: float | None = Field(
+        default=None, description="Mean undiscounted return of recent training episodes."
+    )
+    version: Integer = Field(default=0, ge=0, description="Newest version of the weights.")
+    incarnation: Integer = Field(
+        default=0, ge=0, description="Starts of the learner, the first one included."
+    )
+    checkpoint_version: Integer = Field(
+        default=0, ge=0, description="Version of the newest complete checkpoint."
+    )
+    learner_restarts: Integer = Field(
+        default=0, ge=0, description="Restarts of a learner that had died."
+    )
+    lag: LagStatus = Field(default=LagStatus(), description="Policy lag.")
+    tv: float | None = Field(
+        default=None, ge=0, description="Total variation against the anchor at the last update."
+    )
+    tv_threshold: float | None = Field(
+        default=None, ge=0, description="Total variation above which samples are filtered."
+    )
+    filtered_share: float | None = Field(
+        default=None, ge=0, le=1, description="Share of samples filtered at the last update."
+    )
+    ledger: LedgerStatus = Field(default=LedgerStatus(), description="Account of all samples.")
+    actors: ActorsStatus = Field(default=ActorsStatus(), description="Number of actors.")
+    scaling: ScalingStatus = Field(default=ScalingStatus(), description="Scaling.")
+    evaluation: EvaluationStatus | None = Field(
+        default=None, description="The most recent evaluation."
+    )
+    accuracy: AccuracyStatus | None = Field(
+        default=None, description="Accuracy; only for tasks of language models."
+    )

@@ -1,0 +1,96 @@
+"""What is to be learned: the environment, and how an actor builds many of it."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from vaco.schema.base import Integer, Part, problem, refuse
+
+Vectorisation = Literal["auto", "vectorEntryPoint", "sync", "async", "envpool"]
+
+Import = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        pattern=r"^(.*\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)$",
+    ),
+]
+
+
+class Wrapper(Part):
+    """A gymnasium wrapper around every single environment."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="A class of `gymnasium.wrappers` (`AtariPreprocessing`) or any importable "
+        "class as `module:Class`.",
+    )
+    kwargs: dict[str, JsonValue] = Field(
+        default={}, description="Keyword arguments of the wrapper."
+    )
+
+
+class GymnasiumTask(Part):
+    """A task given by a gymnasium environment."""
+
+    type: Literal["gymnasium"] = Field(default="gymnasium", description="Kind of task.")
+    environment: str = Field(
+        min_length=1,
+        max_length=256,
+        description="Id of the environment as gymnasium registers it, for example `CartPole-v1`, "
+        "`ALE/Pong-v5` or `HalfCheetah-v5`.",
+    )
+    imports: list[Import] = Field(
+        default=[],
+        max_length=32,
+        description="What is imported before the environment is made, because it registers it: the "
+        "name of an installed module (`ale_py`), or a Python file (`memory.py`). A file's path is "
+        "relative to the manifest; on a cluster, give its absolute path in the actors' image.",
+    )
+    kwargs: dict[str, JsonValue] = Field(
+        default={},
+        description="Keyword arguments of the environment, as `gymnasium.make` takes them.",
+    )
+    wrappers: list[Wrapper] = Field(
+        default=[],
+        max_length=32,
+        description="Wrappers around every single environment, the innermost first.",
+    )
+    vectorisation: Vectorisation = Field(
+        default="auto",
+        description="How an actor steps many environments at once. `vectorEntryPoint`: the "
+        "environment's own vectorised form; `sync`: one after the other; `async`: in worker "
+        "processes; `envpool`: envpool's C++ threads; `auto`: the fastest that this environment, "
+        "its kwargs and its wrappers allow.",
+    )
+    frame_stack: Integer = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Consecutive observations that are stacked into one; 1: none are stacked.",
+    )
+    max_episode_steps: Integer | None = Field(
+        default=None,
+        ge=1,
+        description="Steps after which an episode is truncated, in place of the environment's own "
+        "limit; null: the environment's own.",
+    )
+    reward_bound: float = Field(
+        default=1e6,
+        gt=0,
+        description="Largest credible absolute reward of one step. A reward beyond it, or one that "
+        "is not a number, stops the run before it spoils the weights.",
+    )
+
+    @model_validator(mode="after")
+    def _wrappable(self) -> Self:
+        if self.wrappers and self.vectorisation in ("vectorEntryPoint", "envpool"):
+            cause = f"{self.vectorisation} steps no single environments that could be wrapped"
+            cure = "Leave out `wrappers`, or choose sync or async."
+            refuse(self, [problem(("vectorisation",), cause, cure, self.vectorisation)])
+        return self
+
+
+TaskSpec = GymnasiumTask
