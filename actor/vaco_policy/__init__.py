@@ -1,0 +1,1 @@
+"""Policies: spaces, networks, distributions, normalisers, and weights as bytes."""
