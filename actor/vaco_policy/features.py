@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaco_policy.normaliser import RunningNormaliser
 from vaco_policy.spaces import Box, Discrete, MultiBinary
 
 _BYTE = 1.0 / 255.0
@@ -62,59 +61,67 @@ def image_layout(shape: tuple[int, ...]) -> ImageLayout:
     return ImageLayout(frames * first, second, last, (*stack, lead, lead + 1, lead + 2))
 
 
-class Features(nn.Module):
+class Features:
     """Turns observations [..., *shape] by name into `Inputs`.
 
-    Args:
-        spaces: The observation space, by name.
-        normalise: Whether the continuous part of the vector is normalised.
+    Attributes:
+        images: Layouts of the images, by name.
+        continuous_size: Length of the part of the vector that can be normalised.
+        vector_size: Length of the vector.
     """
 
-    def __init__(self, spaces: Mapping[str, Box | Discrete | MultiBinary], normalise: bool) -> None:
-        super().__init__()
-        self._boxes = {
-            name: space
-            for name, space in spaces.items()
-            if isinstance(space, Box) and not is_image(space)
-        }
-        self._codes = {name: space for name, space in spaces.items() if not isinstance(space, Box)}
-        self.images = {
-            name: image_layout(space.shape)
-            for name, space in spaces.items()
-            if isinstance(space, Box) and is_image(space)
-        }
-        continuous = sum(space.size for space in self._boxes.values())
-        self.vector_size = continuous + sum(space.n for space in self._codes.values())
-        self.normaliser = RunningNormaliser(continuous) if normalise and continuous else None
-        name, space = next(iter(spaces.items()))
-        self._any_name = name
-        self._any_rank = len(space.shape) if isinstance(space, Box) else _code_rank(space)
+    def __init__(self, spaces: Mapping[str, Box | Discrete | MultiBinary]) -> None:
+        self.images: dict[str, ImageLayout] = {}
+        self._boxes: dict[str, Box] = {}
+        self._codes: dict[str, Discrete | MultiBinary] = {}
+        for name, space in spaces.items():
+            if not isinstance(space, Box):
+                self._codes[name] = space
+            elif is_image(space):
+                self.images[name] = image_layout(space.shape)
+            else:
+                self._boxes[name] = space
+        self.continuous_size = sum(space.size for space in self._boxes.values())
+        self.vector_size = self.continuous_size + sum(space.n for space in self._codes.values())
+        # The commonest observation, one float32 vector, is taken as it is.
+        self._whole = self._vector_alone() if len(spaces) == 1 else None
 
-    def forward(self, observations: Mapping[str, Tensor]) -> Inputs:
+    def _vector_alone(self) -> str | None:
+        for name, space in self._boxes.items():
+            if space.dtype == "float32" and len(space.shape) == 1:
+                return name
+        return None
+
+    def read(self, observations: Mapping[str, Tensor], normaliser: nn.Module | None) -> Inputs:
         """Return the inputs of the networks for observations with any leading dimensions."""
         vector = self.continuous(observations)
-        if self.normaliser is not None:
-            vector = self.normaliser(vector)
+        if normaliser is not None:
+            vector = normaliser(vector)
         if self._codes:
             codes = [_code(space, observations[name]) for name, space in self._codes.items()]
             vector = torch.cat([vector, *codes], -1)
         if not self.images:
             return Inputs(vector, ())
-        return Inputs(
-            vector,
-            tuple(_image(layout, observations[name]) for name, layout in self.images.items()),
-        )
+        images = (_image(layout, observations[name]) for name, layout in self.images.items())
+        return Inputs(vector, tuple(images))
 
     def continuous(self, observations: Mapping[str, Tensor]) -> Tensor:
-        """Return float32 [..., D]: what the normaliser sees."""
+        """Return float32 [..., continuous_size]: what the normaliser sees."""
+        if self._whole is not None:
+            return observations[self._whole]
         parts = [_flat(space, observations[name]) for name, space in self._boxes.items()]
-        if len(parts) == 1:
-            return parts[0]
-        if parts:
-            return torch.cat(parts, -1)
-        anything = observations[self._any_name]
-        lead = anything.shape[: anything.dim() - self._any_rank]
-        return torch.empty(*lead, 0, device=anything.device)
+        return torch.cat(parts, -1) if parts else self._nothing(observations)
+
+    def _nothing(self, observations: Mapping[str, Tensor]) -> Tensor:
+        """Return an empty vector with the observations' leading dimensions."""
+        if self.images:
+            name, layout = next(iter(self.images.items()))
+            rank = len(layout.axes)
+        else:
+            name, space = next(iter(self._codes.items()))
+            rank = 0 if isinstance(space, Discrete) else 1
+        values = observations[name]
+        return torch.empty(*values.shape[: values.dim() - rank], 0, device=values.device)
 
 
 def _flat(space: Box, values: Tensor) -> Tensor:
@@ -125,10 +132,6 @@ def _flat(space: Box, values: Tensor) -> Tensor:
         return values
     floats = values.float()
     return floats * _BYTE if space.dtype == "uint8" else floats
-
-
-def _code_rank(space: Discrete | MultiBinary) -> int:
-    return 0 if isinstance(space, Discrete) else 1
 
 
 def _code(space: Discrete | MultiBinary, values: Tensor) -> Tensor:

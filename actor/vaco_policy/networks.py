@@ -16,18 +16,12 @@ from torch import Tensor, nn
 from vaco.errors import UserError
 from vaco.job import CnnNetwork, MlpNetwork
 
+from vaco_policy.activations import ACTIVATIONS
 from vaco_policy.features import Features, ImageLayout, Inputs
 
 HIDDEN_GAIN = math.sqrt(2.0)
 _IMPALA_CHANNELS = (16, 32, 32)
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # channels, kernel, stride
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "silu": F.silu,
-    "elu": F.elu,
-}
 
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
@@ -51,7 +45,7 @@ class Mlp(nn.Module):
         ]
         self.layers = nn.ModuleList(layers)
         self.output_size = sizes[-1]
-        self._activation = _ACTIVATIONS[config.activation]
+        self._activation = ACTIVATIONS[config.activation]
         # In an actor's step, a module call per layer would cost as much as the layer itself.
         self._weights = [(layer.weight, layer.bias) for layer in layers]
 
@@ -75,7 +69,7 @@ class Cnn(nn.Module):
                 "and the environment's observation has none",
                 "Use {type: mlp}.",
             )
-        self._activation = _ACTIVATIONS[config.activation]
+        self._activation = ACTIVATIONS[config.activation]
         self.stacks = nn.ModuleList(
             self._stack(config, name, layout, generator) for name, layout in features.images.items()
         )

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from vaco.job import PolicySpec
 
@@ -25,7 +26,7 @@ from vaco_policy.distributions import (
     MultiCategorical,
     choice_layout,
 )
-from vaco_policy.features import Features
+from vaco_policy.features import Features, Inputs
 from vaco_policy.networks import linear, make_network
 from vaco_policy.normaliser import ReturnNormaliser, RunningNormaliser
 from vaco_policy.seeding import derive
@@ -90,12 +91,19 @@ class Policy(nn.Module):
         UserError: The network does not fit the observations.
     """
 
+    _choice_index: Tensor
+    _choice_mask: Tensor
+
     def __init__(self, config: PolicySpec, spaces: Spaces, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(derive(seed, "policy"))
         self.config = config
         self.spaces = spaces
-        self.features = Features(spaces.observation, config.normalise_observations)
+        self.features = Features(spaces.observation)
+        size = self.features.continuous_size
+        normalise = config.normalise_observations and size > 0
+        self.observation_normaliser = RunningNormaliser(size) if normalise else None
+        self.return_normaliser = ReturnNormaliser() if config.normalise_returns else None
         self.actor = make_network(config.network, self.features, generator)
         size = self.actor.output_size
         self.core: Core | None = None
@@ -105,8 +113,11 @@ class Policy(nn.Module):
         shared = config.shared_trunk or self.core is not None
         self.critic = None if shared else make_network(config.network, self.features, generator)
         self.policy_head = linear(size, _head_size(spaces.action), _POLICY_GAIN, generator)
+        # In an actor's step, what `nn.Module` adds to a call and to the look-up of a part would
+        # cost as much as the arithmetic.
+        self._actor_forward = self.actor.forward
+        self._policy_weights = (self.policy_head.weight, self.policy_head.bias)
         self.value_head = linear(size, 1, _VALUE_GAIN, generator)
-        self.return_normaliser = ReturnNormaliser() if config.normalise_returns else None
         self._init_action_space(spaces.action)
 
     def _init_action_space(self, space: Discrete | MultiDiscrete | Box) -> None:
@@ -121,11 +132,6 @@ class Policy(nn.Module):
     def core_names(self) -> tuple[str, ...]:
         """Names of the core's state; () without a core."""
         return () if self.core is None else self.core.names
-
-    @property
-    def observation_normaliser(self) -> RunningNormaliser | None:
-        """Statistics of the continuous observations; None when they are not normalised."""
-        return self.features.normaliser
 
     def initial_state(self, batch: int) -> dict[str, Tensor]:
         """Return the core's state at an episode's start, zeros [batch, H] by name."""
@@ -148,7 +154,7 @@ class Policy(nn.Module):
             deterministic: Take the most probable action instead of a sample.
             episode_start: bool [B]; where True, the state is zeroed first. None: nowhere.
         """
-        hidden = self.actor(self.features(observations))
+        hidden = self._actor_forward(self._inputs(observations))
         if self.core is not None:
             state = self.core.step(hidden, state, episode_start)
             hidden = state["hidden"]
@@ -194,7 +200,7 @@ class Policy(nn.Module):
     ) -> Tensor:
         """Return the critic's value of observations; arguments and shapes as in `evaluate`."""
         if self.critic is not None:
-            return self._value(self.critic(self.features(observations)))
+            return self._value(self.critic(self._inputs(observations)))
         return self._value(self._hidden(observations, state, episode_start).critic)
 
     def value_at(self, observations: Observations, state: State) -> Tensor:
@@ -207,7 +213,7 @@ class Policy(nn.Module):
         """
         if self.core is None:
             return self.value(observations)
-        hidden = self.core.step(self.actor(self.features(observations)), state, None)
+        hidden = self.core.step(self.actor(self._inputs(observations)), state, None)
         return self._value(hidden["hidden"])
 
     def update_observation_statistics(
@@ -219,15 +225,18 @@ class Policy(nn.Module):
             observations: [..., *shape] by name.
             valid: bool [...]: those that count; None: all.
         """
-        if self.features.normaliser is None:
+        if self.observation_normaliser is None:
             return
         continuous = self.features.continuous(observations)
-        self.features.normaliser.update(continuous if valid is None else continuous[valid])
+        self.observation_normaliser.update(continuous if valid is None else continuous[valid])
+
+    def _inputs(self, observations: Observations) -> Inputs:
+        return self.features.read(observations, self.observation_normaliser)
 
     def _hidden(
         self, observations: Observations, state: State | None, episode_start: Tensor | None
     ) -> _Hidden:
-        inputs = self.features(observations)
+        inputs = self._inputs(observations)
         actor = self.actor(inputs)
         if self.core is None:
             return _Hidden(actor, actor if self.critic is None else self.critic(inputs), {})
@@ -240,14 +249,15 @@ class Policy(nn.Module):
         return value.squeeze(-1)
 
     def _distribution(self, hidden: Tensor) -> Distribution:
-        output = self.policy_head(hidden)
+        output = F.linear(hidden, *self._policy_weights)
         action = self.spaces.action
         if isinstance(action, Discrete):
             return Categorical(output)
         if isinstance(action, Box):
             return DiagonalGaussian(output, self.log_std)
         choices = output.index_select(-1, self._choice_index)
-        return MultiCategorical(choices.unflatten(-1, self._choice_mask.shape) + self._choice_mask)
+        shape = (*output.shape[:-1], *self._choice_mask.shape)
+        return MultiCategorical(choices.reshape(shape) + self._choice_mask)
 
 
 def _head_size(space: Discrete | MultiDiscrete | Box) -> int:
