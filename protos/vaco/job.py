@@ -5,10 +5,13 @@ take their settings from them, the operator generates the custom resource's sche
 parts live in `vaco.schema`, one module per part, and are re-exported here.
 """
 
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from vaco.schema import loading
 from vaco.schema.actors import ActorsSpec, AutoscalingSpec, ScaleDownRule, ScaleRule, TargetLag
 from vaco.schema.algorithm import (
     AlgorithmBase,
@@ -23,7 +26,9 @@ from vaco.schema.base import Part
 from vaco.schema.learner import CheckpointSpec, LearnerSpec, RolloutSpec
 from vaco.schema.lifecycle import EvaluationSpec, ReturnGoal, StopSpec
 from vaco.schema.metadata import Metadata
+from vaco.schema.overrides import apply_overrides
 from vaco.schema.policy import CnnNetwork, Core, MlpNetwork, Network, PolicySpec
+from vaco.schema.problems import FieldError, JobError
 from vaco.schema.spec import VACOJobSpec
 from vaco.schema.status import (
     AccuracyStatus,
@@ -55,8 +60,10 @@ __all__ = [
     "Core",
     "EvaluationSpec",
     "EvaluationStatus",
+    "FieldError",
     "GymnasiumTask",
     "ImpalaAlgorithm",
+    "JobError",
     "LagStatus",
     "LearnerSpec",
     "LedgerStatus",
@@ -81,6 +88,10 @@ __all__ = [
     "VACOJobStatus",
     "VacoAlgorithm",
     "Wrapper",
+    "apply_overrides",
+    "dump_job",
+    "load_job",
+    "parse_job",
 ]
 
 API_VERSION: Final = "training.vaco.dev/v1alpha1"
@@ -99,3 +110,40 @@ class VACOJob(Part):
     status: VACOJobStatus | None = Field(
         default=None, description="The job as last observed; never written by hand."
     )
+
+
+def load_job(path: Path | str, overrides: Iterable[str] = ()) -> VACOJob:
+    """Read a manifest.
+
+    Relative paths of Python files in `spec.task.imports` become absolute, so that the job can be
+    written elsewhere.
+
+    Args:
+        path: A YAML file with one VACOJob.
+        overrides: Assignments such as `algorithm.epochs=2`; see `apply_overrides`.
+
+    Raises:
+        UserError: If the file cannot be read or an override is malformed.
+        JobError: For all that is wrong with the manifest, at once.
+
+    """
+    return loading.load(VACOJob, Path(path), overrides)
+
+
+def parse_job(document: Mapping[str, Any], source: str = "VACOJob") -> VACOJob:
+    """Validate a manifest that is already read.
+
+    Args:
+        document: The manifest in plain values, named as in YAML.
+        source: Where it comes from, for errors.
+
+    Raises:
+        JobError: For all that is wrong with it, at once.
+
+    """
+    return loading.parse(VACOJob, document, source)
+
+
+def dump_job(job: VACOJob) -> str:
+    """Write a job as YAML with all its defaults; `load_job` reads the same job from it."""
+    return loading.dump(job)

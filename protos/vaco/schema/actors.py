@@ -1,10 +1,10 @@
 """The actors, and how many of them there are."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
-from vaco.schema.base import Integer, Part, problem, refuse
+from vaco.schema.base import Broken, Part, Rule
 
 MAX_ACTORS = 4096
 
@@ -13,27 +13,37 @@ def _room_for_all(earlier: dict[str, int]) -> int:
     return max(earlier["replicas"], earlier["min_replicas"])
 
 
+def _ordered(actors: "ActorsSpec") -> Broken | None:
+    if actors.min_replicas > actors.max_replicas:
+        return Broken(
+            ("minReplicas",),
+            f"{actors.min_replicas} is more than maxReplicas, which is {actors.max_replicas}",
+            "Lower `minReplicas` or raise `maxReplicas`.",
+        )
+    return None
+
+
 class ActorsSpec(Part):
     """The processes that play: they may come and go while the job runs."""
 
-    replicas: Integer = Field(
+    replicas: int = Field(
         default=1,
         ge=1,
         le=MAX_ACTORS,
         description="Actors to start with; afterwards what scaling asks for (`kubectl scale`, "
         "`vaco scale`). Held between `minReplicas` and `maxReplicas`.",
     )
-    min_replicas: Integer = Field(
+    min_replicas: int = Field(
         default=1, ge=1, le=MAX_ACTORS, description="Actors that scaling never goes below."
     )
-    max_replicas: Integer = Field(
+    max_replicas: int = Field(
         default_factory=_room_for_all,
         ge=1,
         le=MAX_ACTORS,
         description="Actors that scaling never goes above. When left out, the larger of `replicas` "
         "and `minReplicas`.",
     )
-    threads: Integer = Field(
+    threads: int = Field(
         default=1, ge=1, le=1024, description="CPU threads of one actor's computations."
     )
     drain_seconds: float = Field(
@@ -49,13 +59,7 @@ class ActorsSpec(Part):
         "for a local run.",
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_replicas > self.max_replicas:
-            cause = f"more than maxReplicas, which is {self.max_replicas}"
-            cure = "Lower `minReplicas` or raise `maxReplicas`."
-            refuse(self, [problem(("minReplicas",), cause, cure, self.min_replicas)])
-        return self
+    rules = (Rule(("min_replicas", "max_replicas"), _ordered),)
 
 
 class TargetLag(Part):
@@ -81,7 +85,7 @@ class ScaleRule(Part):
         le=3600,
         description="Seconds of recommendations of which the most cautious one counts.",
     )
-    max_change: Integer = Field(
+    max_change: int = Field(
         default=4,
         ge=1,
         le=MAX_ACTORS,
@@ -101,7 +105,7 @@ class ScaleDownRule(ScaleRule):
         le=3600,
         description="Seconds of recommendations of which the most cautious one counts.",
     )
-    max_change: Integer = Field(
+    max_change: int = Field(
         default=1, ge=1, le=MAX_ACTORS, description="Actors taken away per period at most."
     )
 

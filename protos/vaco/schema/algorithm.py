@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vaco.schema.base import Integer, Part
+from vaco.schema.base import Part
 
 
 class AlgorithmBase(Part):
@@ -33,10 +33,8 @@ class AlgorithmBase(Part):
         le=1,
         description="Decay lambda of the advantage estimate: 0 trusts the critic, 1 the rewards.",
     )
-    epochs: Integer = Field(
-        default=1, ge=1, le=64, description="Passes over the data of one phase."
-    )
-    minibatches: Integer = Field(
+    epochs: int = Field(default=1, ge=1, le=64, description="Passes over the data of one phase.")
+    minibatches: int = Field(
         default=4,
         ge=1,
         le=1024,

@@ -4,16 +4,16 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from vaco.schema.base import Integer, Part
+from vaco.schema.base import Part
 
 
 class RolloutSpec(Part):
     """What one actor sends at a time: a fragment of T steps of B environments."""
 
-    environments_per_actor: Integer = Field(
+    environments_per_actor: int = Field(
         default=16, ge=1, le=4096, description="Environments that one actor steps at once (B)."
     )
-    fragment_length: Integer = Field(
+    fragment_length: int = Field(
         default=64, ge=1, le=4096, description="Steps of each environment in one fragment (T)."
     )
 
@@ -27,27 +27,27 @@ class CheckpointSpec(Part):
         le=86400,
         description="Seconds between checkpoints. One is also taken at the end and at SIGTERM.",
     )
-    keep: Integer = Field(default=3, ge=1, le=1000, description="Newest checkpoints that are kept.")
+    keep: int = Field(default=3, ge=1, le=1000, description="Newest checkpoints that are kept.")
 
 
 class LearnerSpec(Part):
     """The learner: how much it takes at a time, how stale that may be, and what it runs on."""
 
-    batch_size: Integer = Field(
+    batch_size: int = Field(
         default=4096,
         ge=1,
         le=2**24,
         description="Samples per optimisation phase; a phase takes whole fragments until it has at "
         "least as many. Each phase makes one version of the weights.",
     )
-    max_policy_lag: Integer = Field(
+    max_policy_lag: int = Field(
         default=64,
         ge=0,
         le=10**6,
         description="Versions by which the oldest weights in a fragment may be behind the newest "
         "when it is trained; an older fragment is counted as stale and not trained.",
     )
-    buffer_batches: Integer = Field(
+    buffer_batches: int = Field(
         default=2,
         ge=1,
         le=64,
@@ -61,10 +61,10 @@ class LearnerSpec(Part):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the learner computes; `auto`: on a GPU if there is one."
     )
-    threads: Integer = Field(
+    threads: int = Field(
         default=1, ge=1, le=1024, description="CPU threads of the learner's computations."
     )
-    replicas: Integer = Field(
+    replicas: int = Field(
         default=1, ge=1, le=1, description="Learner processes; only 1 is supported."
     )
     tensorboard: bool = Field(

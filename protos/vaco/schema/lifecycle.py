@@ -1,22 +1,20 @@
 """When a job is evaluated and when it ends."""
 
-from typing import Self
+from pydantic import Field
 
-from pydantic import Field, model_validator
-
-from vaco.schema.base import Integer, Part, problem, refuse
+from vaco.schema.base import Broken, Part, Rule
 
 
 class EvaluationSpec(Part):
     """Episodes played with the policy's most likely actions, aside from training."""
 
-    interval_env_steps: Integer = Field(
+    interval_env_steps: int = Field(
         ge=1, description="Environment steps trained between two evaluations."
     )
-    episodes: Integer = Field(
+    episodes: int = Field(
         default=10, ge=1, le=10000, description="Episodes per evaluation, played to their end."
     )
-    seed: Integer = Field(
+    seed: int = Field(
         default=10_000, ge=0, le=2**63 - 1, description="Seed of the first episode's environment."
     )
 
@@ -25,7 +23,7 @@ class ReturnGoal(Part):
     """A return that is good enough."""
 
     mean: float = Field(description="Mean undiscounted return of the last episodes.")
-    episodes: Integer = Field(
+    episodes: int = Field(
         default=100,
         ge=1,
         le=100_000,
@@ -33,10 +31,20 @@ class ReturnGoal(Part):
     )
 
 
+def _ends(stop: "StopSpec") -> Broken | None:
+    if stop.env_steps is None and stop.return_ is None and stop.wall_clock_seconds is None:
+        return Broken(
+            (),
+            "no condition is given, so training would never end",
+            "Give at least one of `envSteps`, `return` and `wallClockSeconds`.",
+        )
+    return None
+
+
 class StopSpec(Part):
     """When training is complete: as soon as one of the given conditions holds."""
 
-    env_steps: Integer | None = Field(
+    env_steps: int | None = Field(
         default=None, ge=1, le=2**63 - 1, description="Environment steps trained; null: no bound."
     )
     return_: ReturnGoal | None = Field(
@@ -49,11 +57,4 @@ class StopSpec(Part):
         "the learner; null: no bound.",
     )
 
-    @model_validator(mode="after")
-    def _ends(self) -> Self:
-        if self.env_steps is None and self.return_ is None and self.wall_clock_seconds is None:
-            cure = "Give at least one of `envSteps`, `return` and `wallClockSeconds`."
-            refuse(
-                self, [problem((), "no condition is given, so training would never end", cure, {})]
-            )
-        return self
+    rules = (Rule(("env_steps", "return_", "wall_clock_seconds"), _ends),)

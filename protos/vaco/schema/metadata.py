@@ -1,27 +1,15 @@
 """Who the job is: the part of Kubernetes' ObjectMeta that a manifest may carry."""
 
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
-from vaco.schema.base import Integer, Part, problem, refuse
+from vaco.schema.base import Part
 
 MAX_NAME: Final = 52
 """Children are named after the job, and Kubernetes bounds a Service's name to 63 characters."""
 
-_WRITTEN_BY_KUBERNETES: Final = frozenset(
-    {
-        "creationTimestamp",
-        "deletionGracePeriodSeconds",
-        "deletionTimestamp",
-        "finalizers",
-        "generateName",
-        "managedFields",
-        "ownerReferences",
-        "resourceVersion",
-        "selfLink",
-    }
-)
+_NOT_OURS: Final = "Written and read by Kubernetes only."
 
 Name = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -31,11 +19,8 @@ Name = Annotated[
 class Metadata(Part):
     """Name and identity of the job, as Kubernetes' ObjectMeta has them."""
 
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
-
     name: Name = Field(
-        description="Name of the job: lower-case letters, digits and hyphens, at most 52 characters. "
+        description="Name of the job: small letters, digits and hyphens, at most 52 characters. "
         "A local run is kept in `runs/<name>`; on a cluster all children are named after it."
     )
     namespace: str | None = Field(
@@ -49,27 +34,19 @@ class Metadata(Part):
         description="Identity of this very job, given by the API server or by `vaco run`. "
         "Fragments and checkpoints of another identity are refused.",
     )
-    generation: Integer | None = Field(
+    generation: int | None = Field(
         default=None, ge=0, description="Counts the changes of `spec`; written by the API server."
     )
     labels: dict[str, str] = Field(default={}, description="Labels of the job, as in Kubernetes.")
     annotations: dict[str, str] = Field(
         default={}, description="Annotations of the job, as in Kubernetes."
     )
-
-    @model_validator(mode="after")
-    def _known_to_kubernetes(self) -> Self:
-        unknown = [name for name in self.__pydantic_extra__ if name not in _WRITTEN_BY_KUBERNETES]
-        refuse(
-            self,
-            [
-                problem(
-                    (name,),
-                    "unknown field",
-                    f"`metadata` has {', '.join(type(self).model_fields)}.",
-                    self.__pydantic_extra__[name],
-                )
-                for name in unknown
-            ],
-        )
-        return self
+    resource_version: str | None = Field(default=None, description=_NOT_OURS)
+    creation_timestamp: str | None = Field(default=None, description=_NOT_OURS)
+    deletion_timestamp: str | None = Field(default=None, description=_NOT_OURS)
+    deletion_grace_period_seconds: int | None = Field(default=None, description=_NOT_OURS)
+    generate_name: str | None = Field(default=None, description=_NOT_OURS)
+    self_link: str | None = Field(default=None, description=_NOT_OURS)
+    finalizers: list[str] | None = Field(default=None, description=_NOT_OURS)
+    owner_references: list[JsonValue] | None = Field(default=None, description=_NOT_OURS)
+    managed_fields: list[JsonValue] | None = Field(default=None, description=_NOT_OURS)

@@ -1,14 +1,14 @@
 """The shape of the policy: network, recurrent core, normalisation."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from vaco.schema.base import Integer, Part, problem, refuse
+from vaco.schema.base import Broken, Part, Rule
 
 Activation = Literal["tanh", "relu", "silu", "elu"]
-Width = Annotated[Integer, Field(ge=1, le=4096)]
-Channels = Annotated[Integer, Field(ge=1, le=1024)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Channels = Annotated[int, Field(ge=1, le=1024)]
 
 
 class MlpNetwork(Part):
@@ -19,6 +19,16 @@ class MlpNetwork(Part):
         default=[64, 64], min_length=1, max_length=8, description="Units of each hidden layer."
     )
     activation: Activation = Field(default="tanh", description="Function after each hidden layer.")
+
+
+def _nature_is_fixed(network: "CnnNetwork") -> Broken | None:
+    if network.architecture == "nature" and network.channels is not None:
+        return Broken(
+            ("channels",),
+            "the channels of nature are fixed",
+            "Leave out `channels`, or choose `architecture: impala`.",
+        )
+    return None
 
 
 class CnnNetwork(Part):
@@ -40,13 +50,7 @@ class CnnNetwork(Part):
     )
     activation: Activation = Field(default="relu", description="Function after each layer.")
 
-    @model_validator(mode="after")
-    def _nature_is_fixed(self) -> Self:
-        if self.architecture == "nature" and self.channels is not None:
-            cause = "the channels of nature are fixed"
-            cure = "Leave out `channels`, or choose `architecture: impala`."
-            refuse(self, [problem(("channels",), cause, cure, self.channels)])
-        return self
+    rules = (Rule(("architecture", "channels"), _nature_is_fixed),)
 
 
 class Core(Part):

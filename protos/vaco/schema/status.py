@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaco.schema.base import Integer, Part, Timestamp
+from vaco.schema.base import Part, Timestamp
 
 Phase = Literal["Pending", "Starting", "Running", "Suspended", "Complete", "Failed"]
 ConditionType = Literal[
@@ -33,7 +33,7 @@ class Condition(Part):
     last_transition_time: Timestamp | None = Field(
         default=None, description="When `status` last changed."
     )
-    observed_generation: Integer | None = Field(
+    observed_generation: int | None = Field(
         default=None, ge=0, description="The `metadata.generation` this was decided for."
     )
 
@@ -50,19 +50,19 @@ class LagStatus(Part):
 class LedgerStatus(Part):
     """Where every sample is that reached the learner."""
 
-    received: Integer = Field(
+    received: int = Field(
         default=0,
         ge=0,
         description="All samples that reached the learner: the sum of the next five.",
     )
-    queued: Integer = Field(default=0, ge=0, description="Waiting to be trained.")
-    trained: Integer = Field(default=0, ge=0, description="Trained.")
-    stale: Integer = Field(
+    queued: int = Field(default=0, ge=0, description="Waiting to be trained.")
+    trained: int = Field(default=0, ge=0, description="Trained.")
+    stale: int = Field(
         default=0, ge=0, description="Over `learner.maxPolicyLag`, or made with fenced weights."
     )
-    duplicate: Integer = Field(default=0, ge=0, description="Received before.")
-    rejected: Integer = Field(default=0, ge=0, description="Malformed.")
-    filtered: Integer = Field(
+    duplicate: int = Field(default=0, ge=0, description="Received before.")
+    rejected: int = Field(default=0, ge=0, description="Malformed.")
+    filtered: int = Field(
         default=0,
         ge=0,
         description="Counted apart: trained, but without policy gradient at some steps.",
@@ -78,16 +78,16 @@ class LedgerStatus(Part):
 class ActorsStatus(Part):
     """How many actors there are and should be."""
 
-    desired: Integer = Field(default=0, ge=0, description="Asked for by scaling.")
-    ready: Integer = Field(default=0, ge=0, description="Connected to the learner.")
-    min: Integer = Field(default=0, ge=0, description="`actors.minReplicas`.")
-    max: Integer = Field(default=0, ge=0, description="`actors.maxReplicas`.")
+    desired: int = Field(default=0, ge=0, description="Asked for by scaling.")
+    ready: int = Field(default=0, ge=0, description="Connected to the learner.")
+    min: int = Field(default=0, ge=0, description="`actors.minReplicas`.")
+    max: int = Field(default=0, ge=0, description="`actors.maxReplicas`.")
 
 
 class ScalingStatus(Part):
     """What scaling did."""
 
-    events: Integer = Field(
+    events: int = Field(
         default=0,
         ge=0,
         description="Changes of the number of desired actors so far, none at the start.",
@@ -106,9 +106,9 @@ class AccuracyStatus(Part):
 class EvaluationStatus(Part):
     """The most recent evaluation."""
 
-    version: Integer = Field(ge=0, description="Version of the weights evaluated.")
-    env_steps: Integer = Field(ge=0, description="Environment steps trained at that version.")
-    episodes: Integer = Field(ge=1, description="Episodes played.")
+    version: int = Field(ge=0, description="Version of the weights evaluated.")
+    env_steps: int = Field(ge=0, description="Environment steps trained at that version.")
+    episodes: int = Field(ge=1, description="Episodes played.")
     return_mean: float = Field(description="Mean undiscounted return.")
     return_std: float = Field(ge=0, description="Standard deviation of the return.")
 
@@ -121,7 +121,7 @@ class VACOJobStatus(Part):
     conditions: list[Condition] = Field(
         default=[], description="The state in detail, one entry per type."
     )
-    observed_generation: Integer | None = Field(
+    observed_generation: int | None = Field(
         default=None, ge=0, description="The `metadata.generation` that this status reflects."
     )
     start_time: Timestamp | None = Field(
@@ -133,21 +133,21 @@ class VACOJobStatus(Part):
     train_seconds: float = Field(
         default=0.0, ge=0, description="Seconds of training since the first fragment was admitted."
     )
-    env_steps: Integer = Field(default=0, ge=0, description="Environment steps trained.")
+    env_steps: int = Field(default=0, ge=0, description="Environment steps trained.")
     steps_per_second: float = Field(
         default=0.0, ge=0, description="Environment steps trained per second, recently."
     )
     return_mean: float | None = Field(
         default=None, description="Mean undiscounted return of recent training episodes."
     )
-    version: Integer = Field(default=0, ge=0, description="Newest version of the weights.")
-    incarnation: Integer = Field(
+    version: int = Field(default=0, ge=0, description="Newest version of the weights.")
+    incarnation: int = Field(
         default=0, ge=0, description="Starts of the learner, the first one included."
     )
-    checkpoint_version: Integer = Field(
+    checkpoint_version: int = Field(
         default=0, ge=0, description="Version of the newest complete checkpoint."
     )
-    learner_restarts: Integer = Field(
+    learner_restarts: int = Field(
         default=0, ge=0, description="Restarts of a learner that had died."
     )
     lag: LagStatus = Field(default=LagStatus(), description="Policy lag.")

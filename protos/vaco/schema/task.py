@@ -1,10 +1,10 @@
 """What is to be learned: the environment, and how an actor builds many of it."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
-from vaco.schema.base import Integer, Part, problem, refuse
+from vaco.schema.base import Broken, Part, Rule
 
 Vectorisation = Literal["auto", "vectorEntryPoint", "sync", "async", "envpool"]
 
@@ -30,6 +30,16 @@ class Wrapper(Part):
     kwargs: dict[str, JsonValue] = Field(
         default={}, description="Keyword arguments of the wrapper."
     )
+
+
+def _wrappable(task: "GymnasiumTask") -> Broken | None:
+    if task.wrappers and task.vectorisation in ("vectorEntryPoint", "envpool"):
+        return Broken(
+            ("vectorisation",),
+            f"{task.vectorisation} has no single environments that `wrappers` could go around",
+            "Leave out `wrappers`, or choose auto, sync or async.",
+        )
+    return None
 
 
 class GymnasiumTask(Part):
@@ -65,13 +75,13 @@ class GymnasiumTask(Part):
         "processes; `envpool`: envpool's C++ threads; `auto`: the fastest that this environment, "
         "its kwargs and its wrappers allow.",
     )
-    frame_stack: Integer = Field(
+    frame_stack: int = Field(
         default=1,
         ge=1,
         le=16,
         description="Consecutive observations that are stacked into one; 1: none are stacked.",
     )
-    max_episode_steps: Integer | None = Field(
+    max_episode_steps: int | None = Field(
         default=None,
         ge=1,
         description="Steps after which an episode is truncated, in place of the environment's own "
@@ -84,13 +94,7 @@ class GymnasiumTask(Part):
         "is not a number, stops the run before it spoils the weights.",
     )
 
-    @model_validator(mode="after")
-    def _wrappable(self) -> Self:
-        if self.wrappers and self.vectorisation in ("vectorEntryPoint", "envpool"):
-            cause = f"{self.vectorisation} steps no single environments that could be wrapped"
-            cure = "Leave out `wrappers`, or choose sync or async."
-            refuse(self, [problem(("vectorisation",), cause, cure, self.vectorisation)])
-        return self
+    rules = (Rule(("wrappers", "vectorisation"), _wrappable),)
 
 
 TaskSpec = GymnasiumTask

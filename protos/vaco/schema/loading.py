@@ -1,0 +1,101 @@
+"""From a file to a VACOJob and back."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from vaco.schema.base import Part
+from vaco.schema.manifest import Document, read_file
+from vaco.schema.overrides import apply_overrides
+from vaco.schema.problems import FieldError, JobError, Translator, shown
+from vaco.schema.sound import Place, broken_rules
+from vaco.schema.tree import tree_of
+from vaco.schema.yaml_dialect import ManifestDumper
+
+P = TypeVar("P", bound=Part)
+
+
+def load(model: type[P], path: Path, overrides: Iterable[str]) -> P:
+    """Read a manifest; see `vaco.job.load_job`."""
+    read = read_file(path)
+    if not isinstance(read.value, dict):
+        problem = "empty" if read.value is None else f"{shown(read.value)} is no mapping"
+        cure = "A manifest begins with `apiVersion: training.vaco.dev/v1alpha1`."
+        raise JobError(str(path), [*read.problems, FieldError("document", problem, cure)])
+    given = list(overrides)
+    document = apply_overrides(read.value, given)
+    lines = {} if given else read.lines
+    problems = [*read.problems, *_resolve_imports(document, path.parent, lines)]
+    return parse(model, document, str(path), Document(lines=lines, problems=problems))
+
+
+def parse(
+    model: type[P], document: Mapping[str, Any], source: str, read: Document | None = None
+) -> P:
+    """Validate a manifest; see `vaco.job.parse_job`.
+
+    Args:
+        model: What it should be.
+        document: The manifest in plain values.
+        source: Where it comes from, for errors.
+        read: Lines of the file and problems found before.
+
+    """
+    read = read or Document()
+    problems = list(read.problems)
+    try:
+        part = model.model_validate(document, by_alias=True, by_name=False)
+    except ValidationError as error:
+        # What the file could not say properly was told before, and need not be told again.
+        known = {problem.path for problem in problems}
+        found = _translated(model, document, error, read.lines)
+        problems += [each for each in found if each.path not in known]
+    else:
+        if not problems:
+            return part
+    raise JobError(source, list({str(each): each for each in problems}.values()))
+
+
+def dump(part: Part) -> str:
+    """Write a part as YAML with all its defaults, without what is null."""
+    plain = part.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.dump(plain, Dumper=ManifestDumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _translated(
+    model: type[Part], document: Mapping[str, Any], error: ValidationError, lines: dict[Place, int]
+) -> list[FieldError]:
+    translator = Translator(tree_of(model), document, lines)
+    errors = error.errors(include_url=False)
+    unsound = frozenset(translator.place(each) for each in errors)
+    found = [translator.error(each) for each in errors]
+    found += [
+        translator.rule(place, broken) for place, broken in broken_rules(model, document, unsound)
+    ]
+    return [each for each in found if each is not None]
+
+
+def _resolve_imports(
+    document: dict[str, Any], directory: Path, lines: dict[Place, int]
+) -> list[FieldError]:
+    """Make the paths of Python files in `spec.task.imports` absolute, in place.
+
+    A relative path is what its author has beside the manifest, so it must be there; an absolute one
+    may be meant for another machine.
+    """
+    here: Any = document
+    for step in ("spec", "task", "imports"):
+        here = here.get(step) if isinstance(here, dict) else None
+    problems = []
+    for i, name in enumerate(here if isinstance(here, list) else []):
+        if isinstance(name, str) and name.endswith(".py") and not Path(name).is_absolute():
+            here[i] = str((directory / name).resolve())
+            if not Path(here[i]).is_file():
+                problem = f"there is no file {shown(name)} in {directory}"
+                cure = "Give its path relative to the manifest."
+                line = lines.get(("spec", "task", "imports", i))
+                problems.append(FieldError(f"spec.task.imports[{i}]", problem, cure, line))
+    return problems
