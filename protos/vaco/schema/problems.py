@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from vaco.errors import UserError
 from vaco.schema.base import RULE_BROKEN, Broken
 from vaco.schema.sound import Place
-from vaco.schema.tree import Node, phrase
+from vaco.schema.tree import Node, one_of, phrase
 
 MAX_SHOWN: Final = 60
 """Characters of a value that are shown."""
@@ -131,7 +131,7 @@ class Translator:
 
     def _wrong_tag(self, place: Place, node: Node, said: str) -> FieldError:
         choices = list(node.variants)
-        cure = f"{did_you_mean(said, choices)}Choose one of {', '.join(choices)}."
+        cure = f"{did_you_mean(said, choices)}Give {one_of(choices)}."
         return self._field_error(place, f"{shown(said)} is none of its choices", cure)
 
     def _cure_unknown(self, place: Place) -> str:

@@ -5,7 +5,7 @@ field is described in the same words wherever it is described. The tree is read 
 that pydantic derives from the models.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -128,11 +128,14 @@ def phrase(node: Node) -> str:
     return f"{told}, or null" if node.nullable else told
 
 
+def one_of(words: Sequence[str]) -> str:
+    """List alternatives: `a, b or c`."""
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
 def _phrase_of_value(node: Node) -> str:
     if node.choices:
-        return " or ".join(
-            [", ".join(node.choices[:-1]), node.choices[-1]][len(node.choices) < 2 :]
-        )
+        return one_of(node.choices)
     match node.bare.get("type"):
         case "integer" | "number" as kind:
             return f"{'an integer' if kind == 'integer' else 'a number'}{_bounds(node.bare)}"
@@ -144,25 +147,23 @@ def _phrase_of_value(node: Node) -> str:
             most = f" of at most {node.bare['maxItems']}" if "maxItems" in node.bare else ""
             each = f", each {phrase(node.item)}" if node.item else ""
             return f"a list{most}{each}"
-        case _:
+        case "object":
             return "a mapping"
+        case _:
+            return "a mapping" if node.tag else "anything"
 
 
 def _bounds(schema: JsonSchema) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:
         return f" from {_number(low)} to {_number(high)}" if low != high else f" that is {low}"
-    above = {
+    ends = {
         "of at least": low,
         "above": schema.get("exclusiveMinimum"),
-    }
-    below = {
         "up to": high,
         "below": schema.get("exclusiveMaximum"),
     }
-    told = [
-        f"{word} {_number(bound)}" for word, bound in (above | below).items() if bound is not None
-    ]
+    told = [f"{word} {_number(end)}" for word, end in ends.items() if end is not None]
     return f" {' and '.join(told)}" if told else ""
 
 
