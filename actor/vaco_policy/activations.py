@@ -21,7 +21,7 @@ _PAYS_WITH_GRADIENT: Final = 1 << 15
 
 def tanh(x: Tensor) -> Tensor:
     """Return the hyperbolic tangent of `x`."""
-    if x.numel() < _PAYS or x.is_cuda:
+    if torch.compiler.is_exporting() or x.numel() < _PAYS or x.is_cuda:
         return torch.tanh(x)
     if not (x.requires_grad and torch.is_grad_enabled()):
         return _by_sigmoid(x)

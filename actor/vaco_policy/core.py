@@ -2,7 +2,8 @@
 
 Its state at a fragment's start travels with the fragment, so the learner can recompute what the
 actor computed. A state never crosses an episode: where `episode_start` is set, it is zeroed before
-the step. Actor (one step) and learner (a sequence) run the same cell.
+the step. Actor (one step) and learner (a sequence) run the same cell, whose own arithmetic is
+float32 whatever the precision of the matrix products.
 """
 
 from collections.abc import Mapping
@@ -38,9 +39,11 @@ class Core(nn.Module):
         super().__init__()
         self.hidden_size = config.hidden_size
         self.names = core_state_names(config)
-        gates = 3 if config.type == "gru" else 4
-        self.input = linear(inputs, gates * self.hidden_size, 1.0, generator)
-        self.recurrent = linear(self.hidden_size, gates * self.hidden_size, 1.0, generator)
+        self.input = _gates(config, inputs, generator)
+        self.recurrent = _gates(config, config.hidden_size, generator)
+        if config.type == "lstm":
+            # An open forget gate lets gradient pass from the start (Gers et al., 2000).
+            nn.init.ones_(self.input.bias.data.chunk(4)[1])
 
     def initial_state(self, batch: int) -> dict[str, Tensor]:
         """Return zeros [B, H] by name."""
@@ -52,7 +55,7 @@ class Core(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the state after one step; its "hidden" is the output."""
         keep = None if episode_start_B is None else _keep(episode_start_B)
-        return self._cell(self.input(features_B), state, keep)
+        return self._cell(self.input(features_B).float(), state, keep)
 
     def unroll(
         self, features_TB: Tensor, state: State, episode_start_TB: Tensor | None
@@ -64,7 +67,7 @@ class Core(nn.Module):
             state: Before step 0, [B, H] by name.
             episode_start_TB: bool [T, B]; True zeroes the state before that step.
         """
-        gates_TB = self.input(features_TB)
+        gates_TB = self.input(features_TB).float()
         keep_TB = [None] * len(gates_TB) if episode_start_TB is None else _keep(episode_start_TB)
         states: list[dict[str, Tensor]] = []
         for gates, keep in zip(gates_TB, keep_TB, strict=True):
@@ -75,12 +78,21 @@ class Core(nn.Module):
 
     def _cell(self, gates: Tensor, state: State, keep: Tensor | None) -> dict[str, Tensor]:
         hidden = state["hidden"] if keep is None else state["hidden"] * keep
-        recurrent = self.recurrent(hidden)
+        recurrent = self.recurrent(hidden).float()
         if len(self.names) == 1:
             return {"hidden": _gru(gates, recurrent, hidden)}
         cell = state["cell"] if keep is None else state["cell"] * keep
         hidden, cell = _lstm(gates + recurrent, cell)
         return {"hidden": hidden, "cell": cell}
+
+
+def _gates(config: CoreSpec, inputs: int, generator: torch.Generator) -> nn.Linear:
+    """Return the layer that all gates share, orthogonal for each of them."""
+    count = 3 if config.type == "gru" else 4
+    layer = linear(inputs, count * config.hidden_size, 1.0, generator)
+    for gate in layer.weight.data.chunk(count):
+        nn.init.orthogonal_(gate, generator=generator)
+    return layer
 
 
 def _keep(episode_start: Tensor) -> Tensor:

@@ -36,6 +36,9 @@ class Distribution(Protocol):
     def kl(self, other: Self) -> Tensor:
         """Return KL(self || other) in nats, summed over action dimensions."""
 
+    def parameters(self) -> dict[str, Tensor]:
+        """Return what describes the distributions, by name."""
+
 
 class Categorical:
     """One of n choices; actions are int64 [...].
@@ -69,6 +72,10 @@ class Categorical:
     def kl(self, other: "Categorical") -> Tensor:
         """Return KL(self || other) in nats, [...]."""
         return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return `log_probs` [..., n]."""
+        return {"log_probs": self.log_probs}
 
 
 class MultiCategorical:
@@ -104,6 +111,10 @@ class MultiCategorical:
     def kl(self, other: "MultiCategorical") -> Tensor:
         """Return KL(self || other) in nats, [...]."""
         return self._each.kl(other._each).sum(-1)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return `log_probs` [..., A, M]; hugely negative for choices a dimension has not."""
+        return self._each.parameters()
 
 
 class DiagonalGaussian:
@@ -148,6 +159,10 @@ class DiagonalGaussian:
         variance_ratio = (2.0 * (self.log_std - other.log_std)).exp()
         shift = ((self.mean - other.mean) * (-other.log_std).exp()).square()
         return 0.5 * (variance_ratio + shift - 1.0 - variance_ratio.log()).sum(-1)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return `mean` and `log_std`, [..., A] each."""
+        return {"mean": self.mean, "log_std": self.log_std.expand_as(self.mean)}
 
 
 def _race(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:

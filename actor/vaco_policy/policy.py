@@ -154,16 +154,22 @@ class Policy(nn.Module):
             deterministic: Take the most probable action instead of a sample.
             episode_start: bool [B]; where True, the state is zeroed first. None: nowhere.
         """
-        hidden = self._actor_forward(self._inputs(observations))
-        if self.core is not None:
-            state = self.core.step(hidden, state, episode_start)
-            hidden = state["hidden"]
-        distribution = self._distribution(hidden)
+        distribution, state = self.distribution_at(observations, state, episode_start)
         if deterministic:
             action = distribution.mode()
             return Act(action, distribution.logp(action), state)
         action, logp = distribution.draw(generator)
         return Act(action, logp, state)
+
+    def distribution_at(
+        self, observations: Observations, state: State, episode_start: Tensor | None = None
+    ) -> tuple[Distribution, State]:
+        """Return the distribution that `act` draws from, and the core's next state."""
+        hidden = self._actor_forward(self._inputs(observations))
+        if self.core is not None:
+            state = self.core.step(hidden, state, episode_start)
+            hidden = state["hidden"]
+        return self._distribution(hidden), state
 
     def evaluate(
         self,
@@ -246,10 +252,10 @@ class Policy(nn.Module):
 
     def _value(self, hidden: Tensor) -> Tensor:
         value: Tensor = self.value_head(hidden)
-        return value.squeeze(-1)
+        return value.squeeze(-1).float()
 
     def _distribution(self, hidden: Tensor) -> Distribution:
-        output = F.linear(hidden, *self._policy_weights)
+        output = F.linear(hidden, *self._policy_weights).float()
         action = self.spaces.action
         if isinstance(action, Discrete):
             return Categorical(output)

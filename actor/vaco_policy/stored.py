@@ -1,0 +1,166 @@
+"""Policies on disk: in a learner's checkpoint, and as exported.
+
+A checkpoint is the learner's, and the learner restores all of it. Whoever only wants to act with
+it (evaluation, export) reads the two files that say so, and believes them only if their digests are
+those of the manifest. What is exported stands alone: weights, and one JSON document that says what
+they are for.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from vaco.errors import UserError
+from vaco.job import PolicySpec
+
+from vaco_policy.parameters import load_payload
+from vaco_policy.policy import Policy
+from vaco_policy.spaces import Spaces
+
+EXPORT_FORMAT: Final = "vaco-policy/1"
+WEIGHTS: Final = "policy.safetensors"
+DESCRIPTION: Final = "policy.json"
+_STATE: Final = "state.json"
+_MANIFEST: Final = "MANIFEST.json"
+_MAX_JSON_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """A policy as it was written.
+
+    Attributes:
+        spec: Its shape, `spec.policy`.
+        spaces: What it was trained for.
+        version: Of the weights.
+        payload: The weights, as `parameters.to_payload` writes them.
+    """
+
+    spec: PolicySpec
+    spaces: Spaces
+    version: int
+    payload: bytes
+
+    def build(self) -> Policy:
+        """Return the policy with its weights.
+
+        Raises:
+            UserError: The weights are not of this shape.
+        """
+        policy = Policy(self.spec, self.spaces)
+        load_payload(policy, self.payload)
+        return policy.eval()
+
+
+def read_checkpoint(directory: Path, spec: PolicySpec) -> StoredPolicy:
+    """Read the policy of one checkpoint of a run.
+
+    Args:
+        directory: Such as `RUN/checkpoints/v000000123`.
+        spec: `spec.policy` of the run's job.
+
+    Raises:
+        UserError: A file is missing or is not what the checkpoint's manifest says.
+    """
+    digests = _field(_document(directory / _MANIFEST), directory / _MANIFEST, "manifest", "sha256")
+    contents = {name: _read(directory / name) for name in (WEIGHTS, _STATE)}
+    for name, content in contents.items():
+        _check_digest(directory / name, content, digests.get(name))
+    path = directory / _STATE
+    state = _parse(contents[_STATE], path)
+    return StoredPolicy(
+        spec=spec,
+        spaces=Spaces.from_json(_field(state, path, "spaces")),
+        version=int(_field(state, path, "version")),
+        payload=contents[WEIGHTS],
+    )
+
+
+def write_export(directory: Path, stored: StoredPolicy) -> list[Path]:
+    """Write `policy.safetensors` and `policy.json`, which is all that `read_export` needs.
+
+    Raises:
+        UserError: The directory cannot be written.
+    """
+    description = {
+        "format": EXPORT_FORMAT,
+        "version": stored.version,
+        "spaces": json.loads(stored.spaces.to_json()),
+        "policy": stored.spec.model_dump(mode="json", by_alias=True),
+        "sha256": hashlib.sha256(stored.payload).hexdigest(),
+    }
+    text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / WEIGHTS).write_bytes(stored.payload)
+        (directory / DESCRIPTION).write_text(text)
+    except OSError as error:
+        raise UserError(str(directory), f"cannot be written ({error.strerror})") from error
+    return [directory / WEIGHTS, directory / DESCRIPTION]
+
+
+def read_export(directory: Path) -> StoredPolicy:
+    """Read what `write_export` wrote.
+
+    Raises:
+        UserError: A file is missing, or is not what `write_export` writes.
+    """
+    path = directory / DESCRIPTION
+    document = _document(path)
+    if _field(document, path, "format") != EXPORT_FORMAT:
+        raise UserError(str(path), f"its format is not {EXPORT_FORMAT}")
+    payload = _read(directory / WEIGHTS)
+    _check_digest(directory / WEIGHTS, payload, _field(document, path, "sha256"))
+    try:
+        spec = PolicySpec.model_validate_json(json.dumps(_field(document, path, "policy")))
+    except ValidationError as error:
+        raise UserError(str(path), f"its policy is not valid ({error})") from error
+    return StoredPolicy(
+        spec=spec,
+        spaces=Spaces.from_json(json.dumps(_field(document, path, "spaces"))),
+        version=int(_field(document, path, "version")),
+        payload=payload,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        raise UserError(str(path), problem, "Name the directory of one checkpoint.") from error
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    return _parse(_read(path), path)
+
+
+def _parse(content: bytes, path: Path) -> Mapping[str, Any]:
+    if len(content) > _MAX_JSON_BYTES:
+        raise UserError(str(path), f"{len(content)} bytes are more than {_MAX_JSON_BYTES}")
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise UserError(str(path), f"is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise UserError(str(path), "is not a JSON object")
+    return document
+
+
+def _field(document: Mapping[str, Any], path: Path, *names: str) -> Any:
+    value: Any = document
+    for name in names:
+        if not isinstance(value, dict) or name not in value:
+            raise UserError(str(path), f"has no `{'.'.join(names)}`")
+        value = value[name]
+    return value
+
+
+def _check_digest(path: Path, content: bytes, expected: object) -> None:
+    if hashlib.sha256(content).hexdigest() != expected:
+        cure = "It is damaged or half written: use another checkpoint."
+        raise UserError(str(path), "its digest is not that of the manifest", cure)
