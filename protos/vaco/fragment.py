@@ -4,65 +4,26 @@ The actor makes it, the wire carries it, the learner trains on it exactly once. 
 are plain NumPy; a fragment that came from the wire holds views of the message's bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
-from vaco.tensors import (
-    Array,
-    MalformedFragment,
-    named_from_proto,
-    named_to_proto,
-    tensor_from_proto,
-    tensor_to_proto,
-)
+from vaco.identity import FragmentId
+from vaco.incoming import NAMED_TENSORS, TENSORS, IncomingFragment
+from vaco.tensors import Array, MalformedFragment, Part, tensor_parts
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.wire import field_key
 
 MAX_LENGTH: Final = 4096
 MAX_ENVIRONMENTS: Final = 4096
-MAX_ID_LENGTH: Final = 253  # of a Kubernetes object's name
 
-
-@dataclass(frozen=True, slots=True)
-class FragmentId:
-    """Who made a fragment, and which of that actor's fragments it is.
-
-    Attributes:
-        job_uid: the job it belongs to.
-        actor_id: e.g. `actor-0`.
-        actor_incarnation: grows with every restart of that actor.
-        sequence: from 1, without gaps.
-    """
-
-    job_uid: str
-    actor_id: str
-    actor_incarnation: int
-    sequence: int
-
-    def to_proto(self) -> pb.FragmentId:
-        """Return the message."""
-        return pb.FragmentId(
-            job_uid=self.job_uid,
-            actor_id=self.actor_id,
-            actor_incarnation=self.actor_incarnation,
-            sequence=self.sequence,
-        )
-
-    @classmethod
-    def from_proto(cls, message: pb.FragmentId) -> Self:
-        """Return the identity in `message`.
-
-        Raises:
-            MalformedFragment: a name is empty or too long, or the sequence number is 0.
-        """
-        for field, value in (("job_uid", message.job_uid), ("actor_id", message.actor_id)):
-            if not 0 < len(value) <= MAX_ID_LENGTH:
-                raise MalformedFragment(f"id.{field}", f"a name of {len(value)} characters")
-        if message.sequence == 0:
-            raise MalformedFragment("id.sequence", "0, but sequence numbers start at 1")
-        return cls(message.job_uid, message.actor_id, message.actor_incarnation, message.sequence)
+_BOOL: Final = np.dtype(np.bool_)
+_FLOAT32: Final = np.dtype("<f4")
+_INT32: Final = np.dtype("<i4")
+_INT64: Final = np.dtype("<i8")
+_KEYS: Final = {name: field_key(pb.Trajectory, name) for name in (*NAMED_TENSORS, *TENSORS)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,40 +101,52 @@ class Fragment:
         """Newest weights that acted."""
         return int(self.versions.max())
 
-    def to_proto(self) -> pb.Trajectory:
-        """Return the message; the arrays are copied, so their buffers can be used again.
+    def to_parts(self, position: int = 0) -> list[Part]:
+        """Return the serialised message in parts; the arrays' memory is referred to, not copied.
+
+        Args:
+            position: where in what is sent the message begins; arrays are aligned to that.
 
         Raises:
             TypeError: an array's dtype has no place on the wire.
         """
-        return pb.Trajectory(
+        head = pb.Trajectory(
             id=self.id.to_proto(),
             weights_incarnation=self.weights_incarnation,
             min_version=self.min_version,
             max_version=self.max_version,
             length=self.length,
             environments=self.environments,
-            observations=named_to_proto(self.observations),
-            actions=tensor_to_proto(self.actions),
-            rewards=tensor_to_proto(self.rewards),
-            terminated=tensor_to_proto(self.terminated),
-            truncated=tensor_to_proto(self.truncated),
-            valid=tensor_to_proto(self.valid),
-            behaviour_logp=tensor_to_proto(self.behaviour_logp),
-            versions=tensor_to_proto(self.versions),
-            episode_start=tensor_to_proto(self.episode_start),
-            final_observations=named_to_proto(self.final_observations),
-            final_steps=tensor_to_proto(self.final_steps),
-            core_state=named_to_proto(self.core_state),
-            return_carry=tensor_to_proto(self.return_carry),
-            episode_returns=tensor_to_proto(self.episode_returns),
-            episode_lengths=tensor_to_proto(self.episode_lengths),
             rollout_seconds=self.rollout_seconds,
         )
+        parts: list[Part] = [head.SerializeToString()]
+        position += len(parts[0])
+        for field, name, array in self._arrays():
+            tensor_head, data = tensor_parts(_KEYS[field], array, position, name)
+            position += len(tensor_head) + data.nbytes
+            parts += (tensor_head, data)
+        return parts
+
+    def to_proto(self) -> pb.Trajectory:
+        """Return the message, with copies of the arrays.
+
+        Raises:
+            TypeError: an array's dtype has no place on the wire.
+        """
+        return pb.Trajectory.FromString(b"".join(self.to_parts()))
 
     @classmethod
     def from_proto(cls, message: pb.Trajectory) -> Self:
-        """Return the fragment in `message`; its arrays are read-only views of the message.
+        """Return the fragment in `message`; see `decode`.
+
+        Raises:
+            MalformedFragment: naming the field.
+        """
+        return cls.decode(IncomingFragment.parse(message.SerializeToString()))
+
+    @classmethod
+    def decode(cls, incoming: IncomingFragment) -> Self:
+        """Return the fragment that has arrived; its arrays are read-only views of the message.
 
         Checks all that every fragment of every job has in common: identity, bounds, and that
         the arrays agree with each other. What a job's spaces ask for is `FragmentSpec.check`.
@@ -181,54 +154,43 @@ class Fragment:
         Raises:
             MalformedFragment: naming the field.
         """
-        length = _bounded("length", message.length, MAX_LENGTH)
-        environments = _bounded("environments", message.environments, MAX_ENVIRONMENTS)
+        head = incoming.head
+        length = _bounded("length", head.length, MAX_LENGTH)
+        environments = _bounded("environments", head.environments, MAX_ENVIRONMENTS)
         steps = (length, environments)
-        actions = tensor_from_proto("actions", message.actions)
+        states = (length + 1, environments)
+        actions = incoming.tensor("actions")
         if actions.shape[:2] != steps or actions.ndim > 3:
             raise MalformedFragment("actions", f"shape {actions.shape} for {steps} steps")
-        final_steps = _vector("final_steps", message.final_steps, np.int32, steps)
-        episode_returns = _vector("episode_returns", message.episode_returns, np.float32, steps)
+        final_steps = _at_most_one_per_step(incoming, "final_steps", _INT32, steps)
+        episode_returns = _at_most_one_per_step(incoming, "episode_returns", _FLOAT32, steps)
         return cls(
-            id=FragmentId.from_proto(message.id),
-            weights_incarnation=message.weights_incarnation,
-            observations=named_from_proto(
-                "observations",
-                message.observations,
-                len(message.observations),
-                (length + 1, environments),
-            ),
+            id=FragmentId.from_proto(head.id),
+            weights_incarnation=head.weights_incarnation,
+            observations=incoming.named_tensors("observations", states),
             actions=actions,
-            rewards=tensor_from_proto("rewards", message.rewards, steps, np.float32),
-            terminated=tensor_from_proto("terminated", message.terminated, steps, np.bool_),
-            truncated=tensor_from_proto("truncated", message.truncated, steps, np.bool_),
-            valid=tensor_from_proto("valid", message.valid, steps, np.bool_),
-            behaviour_logp=tensor_from_proto(
-                "behaviour_logp", message.behaviour_logp, steps, np.float32
-            ),
-            versions=_versions(message, length),
-            episode_start=tensor_from_proto(
-                "episode_start", message.episode_start, (length + 1, environments), np.bool_
-            ),
-            final_observations=named_from_proto(
-                "final_observations",
-                message.final_observations,
-                len(message.final_observations),
-                final_steps.shape,
-            ),
+            rewards=incoming.tensor("rewards", steps, _FLOAT32),
+            terminated=incoming.tensor("terminated", steps, _BOOL),
+            truncated=incoming.tensor("truncated", steps, _BOOL),
+            valid=incoming.tensor("valid", steps, _BOOL),
+            behaviour_logp=incoming.tensor("behaviour_logp", steps, _FLOAT32),
+            versions=_versions(incoming, length),
+            episode_start=incoming.tensor("episode_start", states, _BOOL),
+            final_observations=incoming.named_tensors("final_observations", final_steps.shape),
             final_steps=final_steps,
-            core_state=named_from_proto(
-                "core_state", message.core_state, len(message.core_state), (environments,)
-            ),
-            return_carry=tensor_from_proto(
-                "return_carry", message.return_carry, (environments,), np.float32
-            ),
+            core_state=incoming.named_tensors("core_state", (environments,)),
+            return_carry=incoming.tensor("return_carry", (environments,), _FLOAT32),
             episode_returns=episode_returns,
-            episode_lengths=tensor_from_proto(
-                "episode_lengths", message.episode_lengths, episode_returns.shape, np.int32
-            ),
-            rollout_seconds=message.rollout_seconds,
+            episode_lengths=incoming.tensor("episode_lengths", episode_returns.shape, _INT32),
+            rollout_seconds=head.rollout_seconds,
         )
+
+    def _arrays(self) -> Iterator[tuple[str, str | None, Array]]:
+        for field in NAMED_TENSORS:
+            for name, array in getattr(self, field).items():
+                yield field, name, array
+        for field in TENSORS:
+            yield field, None, getattr(self, field)
 
 
 def _bounded(field: str, value: int, most: int) -> int:
@@ -237,21 +199,24 @@ def _bounded(field: str, value: int, most: int) -> int:
     return value
 
 
-def _vector(field: str, tensor: pb.Tensor, dtype: type, steps: tuple[int, int]) -> Array:
-    """Read a vector with at most one entry per step."""
-    array = tensor_from_proto(field, tensor, dtype=dtype)
+def _at_most_one_per_step(
+    incoming: IncomingFragment, field: str, dtype: np.dtype[Any], steps: tuple[int, int]
+) -> Array:
+    array = incoming.tensor(field, dtype=dtype)
     if array.ndim != 1 or array.size > steps[0] * steps[1]:
         raise MalformedFragment(field, f"shape {array.shape} for {steps} steps")
     return array
 
 
-def _versions(message: pb.Trajectory, length: int) -> Array:
-    versions = tensor_from_proto("versions", message.versions, (length,), np.int64)
-    if int(versions.min()) < 0:
-        raise MalformedFragment("versions", f"{int(versions.min())} is negative")
+def _versions(incoming: IncomingFragment, length: int) -> Array:
+    versions = incoming.tensor("versions", (length,), _INT64)
+    oldest, newest = int(versions.min()), int(versions.max())
+    if oldest < 0:
+        raise MalformedFragment("versions", f"{oldest} is negative")
+    head = incoming.head
     for field, stated, actual in (
-        ("min_version", message.min_version, int(versions.min())),
-        ("max_version", message.max_version, int(versions.max())),
+        ("min_version", head.min_version, oldest),
+        ("max_version", head.max_version, newest),
     ):
         if stated != actual:
             raise MalformedFragment(field, f"{stated}, but the steps' versions say {actual}")

@@ -87,13 +87,8 @@ class FragmentSpec:
         if steps[1] > self.max_environments:
             raise MalformedFragment("environments", f"{steps[1]} is over {self.max_environments}")
         self._check_spaces(fragment)
-        check_finite("rewards", fragment.rewards)
-        largest = float(np.abs(fragment.rewards).max())
-        if largest > self.reward_bound:
-            raise MalformedFragment("rewards", f"{largest:g} is over {self.reward_bound:g}")
-        check_finite("behaviour_logp", fragment.behaviour_logp)
-        if float(np.abs(fragment.behaviour_logp).max()) > MAX_LOGP:
-            raise MalformedFragment("behaviour_logp", f"a magnitude over {MAX_LOGP:g}")
+        check_magnitude("rewards", fragment.rewards, self.reward_bound)
+        check_magnitude("behaviour_logp", fragment.behaviour_logp, MAX_LOGP)
         check_finite("return_carry", fragment.return_carry)
         check_finite("episode_returns", fragment.episode_returns)
         if fragment.episode_lengths.size > 0 and int(fragment.episode_lengths.min()) < 1:
@@ -126,10 +121,21 @@ def check_finite(field: str, array: Array) -> None:
     if array.dtype.kind != "f":
         return
     finite = np.isfinite(array)
-    if not finite.all():
+    if not np.logical_and.reduce(finite, None):
         index = int(np.argmin(finite))
         value = array.reshape(-1)[index]
         raise MalformedFragment(field, f"{value} at flat index {index}")
+
+
+def check_magnitude(field: str, array: Array, bound: float) -> None:
+    """Refuse magnitudes over `bound`, NaN and infinity.
+
+    Raises:
+        MalformedFragment: naming the worst.
+    """
+    largest = float(np.maximum.reduce(np.abs(array), None))
+    if not largest <= bound:  # NaN is neither over nor under it
+        raise MalformedFragment(field, f"a magnitude of {largest:g} is over {bound:g}")
 
 
 def _check_named(
@@ -147,6 +153,8 @@ def _check_named(
 def _check_final_steps(fragment: Fragment) -> None:
     """Refuse final observations of steps that are not truncated, and missing ones."""
     final_steps = fragment.final_steps
+    if final_steps.size == 0 and not np.logical_or.reduce(fragment.truncated, None):
+        return
     truncated = (fragment.truncated & fragment.valid).reshape(-1)
     if final_steps.size > 0:
         if int(final_steps.min()) < 0 or int(final_steps.max()) >= truncated.size:

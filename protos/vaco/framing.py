@@ -1,40 +1,124 @@
-"""Fragments as messages of a size the stream carries well.
+"""Fragments as messages of a size the stream carries well, and back.
 
-What is small goes as one message. What is larger is serialised once and cut into frames, so
-that one actor's 14 MiB of images does not hold up the stream's flow control as one block.
+What is small goes as one message. What is larger is cut into frames, so that one actor's 14 MiB
+of images does not hold up the stream's flow control as one block.
+
+    actor:    to_requests(fragment) -> bytes ... -> trajectory_stream(channel)
+    learner:  add_trajectory_servicer(...) -> bytes ... -> RequestReader -> IncomingFragment
+
+The messages are those of trajectory.proto; only who serialises them is ours, because the
+generated code copies an array four times on the way out and twice on the way in.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
+import grpc
 from google.protobuf.message import DecodeError
+from grpc import aio
 
-from vaco.tensors import MalformedFragment
+from vaco.fragment import Fragment
+from vaco.incoming import IncomingFragment
+from vaco.tensors import MalformedFragment, Part
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.wire import Span, WireError, field_key, field_number, split, varint
 
 MAX_MESSAGE_BYTES: Final = 2 << 20
 FRAME_BYTES: Final = 1 << 20
 MAX_FRAGMENT_BYTES: Final = 256 << 20
 
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"].full_name
+_METHOD: Final = "StreamTrajectories"
+_TRAJECTORY_KEY: Final = field_key(pb.StreamTrajectoriesRequest, "trajectory")
+_FRAME_KEY: Final = field_key(pb.StreamTrajectoriesRequest, "frame")
+_DATA_KEY: Final = field_key(pb.TrajectoryFrame, "data")
+_TRAJECTORY: Final = field_number(pb.StreamTrajectoriesRequest, "trajectory")
+_FRAME: Final = field_number(pb.StreamTrajectoriesRequest, "frame")
+_FRAGMENTS: Final = frozenset((_TRAJECTORY, _FRAME))
+_DATA: Final = frozenset((field_number(pb.TrajectoryFrame, "data"),))
+# Key and length of a fragment between 16 KiB and 2 MiB: what its arrays' alignment goes by.
+_USUAL_PREFIX_BYTES: Final = 4
 
-def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
-    """Yield the requests that carry `message`, in order.
+
+def to_requests(fragment: Fragment) -> list[bytes]:
+    """Return the serialised requests that carry `fragment`, in order.
+
+    They hold the only copy that is made of its arrays, whose buffers can then be used again;
+    they can be sent, and sent again, over `trajectory_stream`.
 
     Raises:
-        ValueError: the message is over `MAX_FRAGMENT_BYTES`, which no learner accepts.
+        TypeError: an array's dtype has no place on the wire.
+        ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
     """
-    size = message.ByteSize()
-    if size <= MAX_MESSAGE_BYTES:
-        yield pb.StreamTrajectoriesRequest(trajectory=message)
-        return
-    if size > MAX_FRAGMENT_BYTES:
-        raise ValueError(f"a fragment of {size} bytes is over the wire's {MAX_FRAGMENT_BYTES}")
-    data = message.SerializeToString()
-    count = -(-size // FRAME_BYTES)
-    for index in range(count):
-        piece = data[index * FRAME_BYTES : (index + 1) * FRAME_BYTES]
-        frame = pb.TrajectoryFrame(index=index, count=count, total_bytes=size, data=piece)
-        yield pb.StreamTrajectoriesRequest(frame=frame)
+    return _requests(fragment.to_parts(_USUAL_PREFIX_BYTES))
+
+
+def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
+    """Yield the requests that carry `message`, in order: `to_requests` for a message.
+
+    Raises:
+        ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
+    """
+    for request in _requests([message.SerializeToString()]):
+        yield pb.StreamTrajectoriesRequest.FromString(request)
+
+
+def trajectory_stream(channel: aio.Channel | grpc.Channel) -> Any:
+    """Return the stub of StreamTrajectories that also takes requests already serialised."""
+    return channel.stream_stream(
+        f"/{_SERVICE}/{_METHOD}",
+        request_serializer=_serialise,
+        response_deserializer=pb.StreamTrajectoriesResponse.FromString,
+    )
+
+
+def add_trajectory_servicer(servicer: Any, server: aio.Server) -> None:
+    """Register a TrajectoryService whose requests arrive as bytes, for a `RequestReader`."""
+    handler: grpc.RpcMethodHandler[bytes, pb.StreamTrajectoriesResponse]
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.StreamTrajectories,
+        response_serializer=pb.StreamTrajectoriesResponse.SerializeToString,
+    )
+    generic = grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler})
+    server.add_generic_rpc_handlers((generic,))
+
+
+class RequestReader:
+    """Reads the requests of one stream.
+
+    An error means that the stream is out of step; it should be closed.
+
+    Args:
+        max_bytes: bound of one fragment.
+    """
+
+    def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
+        self._assembler = FrameAssembler(max_bytes)
+
+    def read(self, data: bytes) -> pb.StreamTrajectoriesRequest | IncomingFragment | None:
+        """Take the next serialised request.
+
+        Returns:
+            The fragment that it holds or completes, None if it is a piece of one that is not
+            complete yet, or any other request.
+
+        Raises:
+            MalformedFragment: not a request, or not one that may follow the last.
+        """
+        try:
+            rest, found = split(data, (0, len(data)), _FRAGMENTS)
+            if not found:
+                self._assembler.check_closed()
+                return pb.StreamTrajectoriesRequest.FromString(rest)
+        except (WireError, DecodeError) as error:
+            raise MalformedFragment("request", f"not a message: {error}") from error
+        if rest or len(found) > 1:
+            raise MalformedFragment("request", "more than one message")
+        number, span = found[0]
+        if number == _TRAJECTORY:
+            self._assembler.check_closed()
+            return IncomingFragment.parse(data, span)
+        return self._assembler.take(data, span)
 
 
 class FrameAssembler:
@@ -42,11 +126,14 @@ class FrameAssembler:
 
     Holds at most `max_bytes` of one fragment, and never more than has arrived. An error
     leaves the assembler empty; the stream is then out of step and should be closed.
+
+    Args:
+        max_bytes: bound of one fragment.
     """
 
     def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._pieces: list[bytes] = []
+        self._pieces: list[Part] = []
         self._received = 0
         self._count = 0
         self._total_bytes = 0
@@ -56,32 +143,64 @@ class FrameAssembler:
         """Whether a fragment has begun and not ended: only its frames may follow."""
         return bool(self._pieces)
 
+    def check_closed(self) -> None:
+        """Refuse what is no frame, while a fragment has begun and not ended.
+
+        Raises:
+            MalformedFragment: it has.
+        """
+        if self.open:
+            self._clear()
+            raise MalformedFragment("frame", "something else follows before the last frame")
+
     def add(self, frame: pb.TrajectoryFrame) -> pb.Trajectory | None:
         """Take the next frame; return the message when it was the last one.
 
         Raises:
             MalformedFragment: out of order, inconsistent, over the bound, or not a message.
         """
-        try:
-            self._check(frame)
-        except MalformedFragment:
-            self._clear()
-            raise
-        self._pieces.append(frame.data)
-        self._received += len(frame.data)
-        if len(self._pieces) < self._count:
+        whole = self._add(frame, frame.data)
+        if whole is None:
             return None
-        data = b"".join(self._pieces)
-        total_bytes = self._total_bytes
-        self._clear()
-        if len(data) != total_bytes:
-            raise MalformedFragment("frame.total_bytes", f"{total_bytes}, received {len(data)}")
         try:
-            return pb.Trajectory.FromString(data)
+            return pb.Trajectory.FromString(whole)
         except DecodeError as error:
             raise MalformedFragment("frame.data", f"not a Trajectory: {error}") from error
 
-    def _check(self, frame: pb.TrajectoryFrame) -> None:
+    def take(self, data: bytes, span: Span) -> IncomingFragment | None:
+        """Take the next frame, serialised; return the fragment when it was the last one.
+
+        Raises:
+            MalformedFragment: out of order, inconsistent, over the bound, or not a message.
+        """
+        try:
+            rest, found = split(data, span, _DATA)
+            frame = pb.TrajectoryFrame.FromString(rest)
+        except (WireError, DecodeError) as error:
+            self._clear()
+            raise MalformedFragment("frame", f"not a message: {error}") from error
+        piece = memoryview(data)[slice(*found[-1][1])] if found else memoryview(b"")
+        whole = self._add(frame, piece)
+        return None if whole is None else IncomingFragment.parse(whole)
+
+    def _add(self, frame: pb.TrajectoryFrame, piece: Part) -> bytes | None:
+        try:
+            self._check(frame, len(piece))
+        except MalformedFragment:
+            self._clear()
+            raise
+        self._pieces.append(piece)
+        self._received += len(piece)
+        if len(self._pieces) < self._count:
+            return None
+        received, total_bytes = self._received, self._total_bytes
+        whole = b"".join(self._pieces)
+        self._clear()
+        if received != total_bytes:
+            raise MalformedFragment("frame.total_bytes", f"{total_bytes}, received {received}")
+        return whole
+
+    def _check(self, frame: pb.TrajectoryFrame, size: int) -> None:
         if frame.index != len(self._pieces):
             raise MalformedFragment("frame.index", f"{frame.index} after {len(self._pieces)}")
         if not self._pieces:
@@ -91,9 +210,9 @@ class FrameAssembler:
         if frame.total_bytes != self._total_bytes:
             problem = f"{frame.total_bytes}, was {self._total_bytes}"
             raise MalformedFragment("frame.total_bytes", problem)
-        if not frame.data:
+        if size == 0:
             raise MalformedFragment("frame.data", "empty")
-        if self._received + len(frame.data) > self._total_bytes:
+        if self._received + size > self._total_bytes:
             raise MalformedFragment("frame.data", f"more than the {self._total_bytes} bytes stated")
 
     def _begin(self, frame: pb.TrajectoryFrame) -> None:
@@ -110,3 +229,45 @@ class FrameAssembler:
         self._received = 0
         self._count = 0
         self._total_bytes = 0
+
+
+def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
+    return request if isinstance(request, bytes) else request.SerializeToString()
+
+
+def _requests(parts: list[Part]) -> list[bytes]:
+    size = _size(parts)
+    if size <= MAX_MESSAGE_BYTES:
+        return [b"".join((_TRAJECTORY_KEY, varint(size), *parts))]
+    if size > MAX_FRAGMENT_BYTES:
+        raise ValueError(f"a fragment of {size} bytes is over the wire's {MAX_FRAGMENT_BYTES}")
+    count = -(-size // FRAME_BYTES)
+    return [_frame(i, count, size, piece) for i, piece in enumerate(_pieces(parts))]
+
+
+def _frame(index: int, count: int, total_bytes: int, piece: list[Part]) -> bytes:
+    size = _size(piece)
+    frame = pb.TrajectoryFrame(index=index, count=count, total_bytes=total_bytes)
+    head = frame.SerializeToString() + _DATA_KEY + varint(size)
+    return b"".join((_FRAME_KEY, varint(len(head) + size), head, *piece))
+
+
+def _pieces(parts: list[Part]) -> Iterator[list[Part]]:
+    """Cut the concatenation of `parts` into pieces of FRAME_BYTES, without copying."""
+    piece: list[Part] = []
+    room = FRAME_BYTES
+    for part in parts:
+        if _size([part]) == 0:
+            continue
+        rest = memoryview(part).cast("B")
+        while len(rest) >= room:
+            yield [*piece, rest[:room]]
+            rest, piece, room = rest[room:], [], FRAME_BYTES
+        piece.append(rest)
+        room -= len(rest)
+    if room < FRAME_BYTES:
+        yield piece
+
+
+def _size(parts: list[Part]) -> int:
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)

@@ -1,24 +1,32 @@
 """Arrays on the wire: one dtype, one shape, one run of bytes.
 
-A `Tensor` message arrives from a process we do not trust to be correct, so its shape is
-compared with its bytes before NumPy sees it, in Python's unbounded integers. What comes out
-is a read-only view of the message's own bytes: nothing is allocated, nothing is copied.
+Both ways the array's bytes are left where they are: what goes out refers to the array's memory,
+what comes in is a read-only view of the message. A shape is compared with the bytes that are
+there, in Python's unbounded integers, before NumPy sees it.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.wire import Span, WireError, field_key, field_number, split, varint
 
 Array: TypeAlias = npt.NDArray[Any]
+Part: TypeAlias = bytes | memoryview
 
 MAX_DIMENSIONS: Final = 8
 MAX_NAMED_TENSORS: Final = 64
 MAX_NAME_LENGTH: Final = 128
+
+ALIGNMENT: Final = 8
+_MAX_HEAD_BYTES: Final = 1024  # of a tensor without its data, of a name
+_MAX_VOLUME: Final = 1 << 40
 
 _DTYPES: Final[dict["pb.DType.ValueType", np.dtype[Any]]] = {
     pb.DTYPE_BOOL: np.dtype(np.bool_),
@@ -29,9 +37,13 @@ _DTYPES: Final[dict["pb.DType.ValueType", np.dtype[Any]]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
     pb.DTYPE_FLOAT64: np.dtype("<f8"),
 }
-_NUMBERS: Final[dict[np.dtype[Any], "pb.DType.ValueType"]] = {
-    dtype: n for n, dtype in _DTYPES.items()
-}
+_BOOL: Final = _DTYPES[pb.DTYPE_BOOL]
+_NUMBERS: Final[dict[np.dtype[Any], "pb.DType.ValueType"]] = {d: n for n, d in _DTYPES.items()}
+
+_DATA_KEY: Final = field_key(pb.Tensor, "data")
+_TENSOR_KEY: Final = field_key(pb.NamedTensor, "tensor")
+_DATA: Final = frozenset({field_number(pb.Tensor, "data")})
+_TENSOR: Final = frozenset({field_number(pb.NamedTensor, "tensor")})
 
 
 class MalformedFragment(ValueError):  # noqa: N818 - the fate it leads to is the better name
@@ -48,82 +60,213 @@ class MalformedFragment(ValueError):  # noqa: N818 - the fate it leads to is the
         self.problem = problem
 
 
-def tensor_to_proto(array: Array) -> pb.Tensor:
-    """Copy `array` (any memory layout) into a message.
+def tensor_parts(
+    key: bytes, array: Array, position: int, name: str | None = None
+) -> tuple[bytes, memoryview]:
+    """Return a serialised `Tensor` field: what precedes the array's bytes, and those.
+
+    Args:
+        key: of the field, from `field_key`.
+        array: any memory layout; its memory is referred to, unless it is not contiguous.
+        position: where in the message the field begins; the array's bytes are aligned to it.
+        name: given, the field is a `NamedTensor`.
 
     Raises:
         TypeError: the wire has no such dtype.
     """
-    dtype = array.dtype.newbyteorder("<")
-    if dtype not in _NUMBERS:
-        raise TypeError(f"dtype {array.dtype} has no place on the wire")
-    data = array.astype(dtype, copy=False).tobytes()
-    return pb.Tensor(dtype=_NUMBERS[dtype], shape=array.shape, data=data)
+    number = _NUMBERS.get(array.dtype)
+    if number is None:
+        number = _NUMBERS.get(array.dtype.newbyteorder("<"))
+        if number is None:
+            raise TypeError(f"dtype {array.dtype} has no place on the wire")
+    shape = array.shape
+    data = np.ascontiguousarray(array, _DTYPES[number]).data
+    return _head(key, number, shape, data.nbytes, position % ALIGNMENT, name), data
 
 
-def tensor_from_proto(
+@functools.lru_cache(maxsize=1024)
+def _head(
+    key: bytes,
+    dtype: "pb.DType.ValueType",
+    shape: tuple[int, ...],
+    size: int,
+    phase: int,
+    name: str | None,
+) -> bytes:
+    """Return everything before the array's bytes, with the padding that aligns them."""
+    for padding in range(2 * ALIGNMENT):
+        tensor = pb.Tensor(dtype=dtype, shape=shape, padding=bytes(padding))
+        head = tensor.SerializeToString() + _DATA_KEY + varint(size)
+        if name is not None:
+            named = pb.NamedTensor(name=name).SerializeToString()
+            head = named + _TENSOR_KEY + varint(len(head) + size) + head
+        head = key + varint(len(head) + size) + head
+        if (phase + len(head)) % ALIGNMENT == 0:
+            break
+    return head
+
+
+class Envelope(NamedTuple):
+    """A serialised tensor without its array.
+
+    Attributes:
+        head: the bytes before the array's.
+        tail: those after them; none, if our own code wrote them.
+        name: of a `NamedTensor`; else empty.
+        dtype: of the array.
+        shape: of the array.
+        size: bytes of the array.
+    """
+
+    head: bytes
+    tail: bytes
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    size: int
+
+    def place(self, span: Span) -> Span:
+        """Return where the array's bytes are in a tensor at `span`."""
+        end = span[1] - len(self.tail)
+        return end - self.size, end
+
+
+def read_tensor(
     field: str,
-    tensor: pb.Tensor,
+    data: bytes,
+    span: Span,
     shape: tuple[int, ...] | None = None,
-    dtype: npt.DTypeLike | None = None,
+    dtype: np.dtype[Any] | None = None,
 ) -> Array:
-    """Return a read-only view of the bytes of `tensor`.
+    """Return a read-only view of the array in a serialised `Tensor`.
+
+    Only an array that its sender did not align is copied.
 
     Args:
         field: what to call the tensor in an error.
-        tensor: the message.
+        data: holds the message.
+        span: where in `data` it is.
         shape: the shape it must have; None: any.
         dtype: the dtype it must have; None: any the wire knows.
 
     Raises:
-        MalformedFragment: the dtype is unknown or another than `dtype`, the shape is another
-            than `shape` or does not fit the bytes, or a bool is neither 0 nor 1.
+        MalformedFragment: no tensor, of unknown dtype or another than `dtype`, of another shape
+            than `shape` or one that its bytes do not fill, or a bool is neither 0 nor 1.
     """
-    actual_dtype = _DTYPES.get(tensor.dtype)
-    if actual_dtype is None:
-        raise MalformedFragment(field, f"unknown dtype number {tensor.dtype}")
-    if dtype is not None and actual_dtype != np.dtype(dtype):
-        raise MalformedFragment(field, f"dtype {actual_dtype}, expected {np.dtype(dtype)}")
-    if len(tensor.shape) > MAX_DIMENSIONS:
-        raise MalformedFragment(field, f"{len(tensor.shape)} dimensions, over {MAX_DIMENSIONS}")
-    actual_shape = tuple(tensor.shape)
-    if shape is not None and actual_shape != shape:
-        raise MalformedFragment(field, f"shape {actual_shape}, expected {shape}")
-    data = tensor.data
-    size = math.prod(actual_shape) * actual_dtype.itemsize
-    if len(data) != size:
-        raise MalformedFragment(field, f"{len(data)} bytes, shape {actual_shape} takes {size}")
-    if actual_dtype == np.bool_ and len(data.translate(None, b"\x00\x01")) > 0:
-        raise MalformedFragment(field, "a bool that is neither 0 nor 1")
-    return np.frombuffer(data, dtype=actual_dtype).reshape(actual_shape)
+    envelope = _ENVELOPES.find(field, data, span, _parse_tensor)
+    if dtype is not None and envelope.dtype != dtype:
+        raise MalformedFragment(field, f"dtype {envelope.dtype}, expected {dtype}")
+    if shape is not None and envelope.shape != shape:
+        raise MalformedFragment(field, f"shape {envelope.shape}, expected {shape}")
+    return _view(field, data, span, envelope)
 
 
-def named_to_proto(arrays: Mapping[str, Array]) -> list[pb.NamedTensor]:
-    """Copy every array of a mapping into a message, in the mapping's order."""
-    return [pb.NamedTensor(name=n, tensor=tensor_to_proto(a)) for n, a in arrays.items()]
-
-
-def named_from_proto(
-    field: str, tensors: Iterable[pb.NamedTensor], count: int, leading: tuple[int, ...]
+def read_named_tensors(
+    field: str, data: bytes, spans: Sequence[Span], leading: tuple[int, ...]
 ) -> dict[str, Array]:
-    """Return read-only views by name; each begins with the dimensions `leading`.
+    """Return the arrays of serialised `NamedTensor`s by name; each begins with `leading`.
 
     Raises:
         MalformedFragment: too many tensors, a name that is empty, too long or used twice, or
-            a tensor that `tensor_from_proto` refuses or that has other leading dimensions.
+            a tensor that `read_tensor` refuses or that has other leading dimensions.
     """
-    if count > MAX_NAMED_TENSORS:
-        raise MalformedFragment(field, f"{count} tensors, over {MAX_NAMED_TENSORS}")
+    if len(spans) > MAX_NAMED_TENSORS:
+        raise MalformedFragment(field, f"{len(spans)} tensors, over {MAX_NAMED_TENSORS}")
     arrays: dict[str, Array] = {}
-    for named in tensors:
-        name = named.name
-        if not 0 < len(name) <= MAX_NAME_LENGTH:
-            raise MalformedFragment(field, f"a name of {len(name)} characters")
-        if name in arrays:
-            raise MalformedFragment(f"{field}[{name}]", "there twice")
-        array = tensor_from_proto(f"{field}[{name}]", named.tensor)
-        if array.shape[: len(leading)] != leading:
-            problem = f"shape {array.shape} does not begin with {leading}"
-            raise MalformedFragment(f"{field}[{name}]", problem)
-        arrays[name] = array
+    for span in spans:
+        envelope = _ENVELOPES.find(field, data, span, _parse_named_tensor)
+        path = f"{field}[{envelope.name}]"
+        if envelope.name in arrays:
+            raise MalformedFragment(path, "there twice")
+        if envelope.shape[: len(leading)] != leading:
+            raise MalformedFragment(path, f"shape {envelope.shape} does not begin with {leading}")
+        arrays[envelope.name] = _view(path, data, span, envelope)
     return arrays
+
+
+def _view(field: str, data: bytes, span: Span, envelope: Envelope) -> Array:
+    if envelope.size == 0:
+        return np.empty(envelope.shape, envelope.dtype)
+    array: Array = np.ndarray(envelope.shape, envelope.dtype, data, envelope.place(span)[0])
+    if envelope.dtype is _BOOL and np.maximum.reduce(array.view(np.uint8), None) > 1:
+        raise MalformedFragment(field, "a bool that is neither 0 nor 1")
+    return array if array.flags.aligned else array.copy()
+
+
+class _Envelopes:
+    """Remembers what tensors looked like that were parsed before.
+
+    All fragments of a job have tensors of the same few names, dtypes and shapes, so a tensor whose
+    bytes before the array are ones already seen need not be parsed again. `size` entries at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._known: dict[tuple[str, int], Envelope] = {}
+
+    def find(
+        self, field: str, data: bytes, span: Span, parse: Callable[[bytes, Span], Envelope]
+    ) -> Envelope:
+        """Return the envelope of the tensor at `span`.
+
+        Raises:
+            MalformedFragment: it is malformed.
+        """
+        start, end = span
+        known = self._known.get((field, end - start))
+        if (
+            known is not None
+            and data.startswith(known.head, start)
+            and data.endswith(known.tail, start, end)
+        ):
+            return known
+        try:
+            envelope = parse(data, span)
+        except (WireError, DecodeError) as error:
+            raise MalformedFragment(field, str(error)) from error
+        if len(self._known) >= self._size:
+            self._known.clear()
+        self._known[field, end - start] = envelope
+        return envelope
+
+
+_ENVELOPES: Final = _Envelopes(size=1024)
+
+
+def _parse_tensor(data: bytes, span: Span) -> Envelope:
+    start, end = span
+    rest, found = split(data, span, _DATA)
+    if len(rest) > _MAX_HEAD_BYTES:
+        raise WireError(f"{len(rest)} bytes besides the array's")
+    tensor = pb.Tensor.FromString(rest)
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise WireError(f"unknown dtype {tensor.dtype}")
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise WireError(f"{len(tensor.shape)} dimensions, over {MAX_DIMENSIONS}")
+    shape = tuple(tensor.shape)
+    # An empty array can have dimensions whose product NumPy cannot hold.
+    if math.prod(max(d, 1) for d in shape) > _MAX_VOLUME:
+        raise WireError(f"shape {shape} is too large")
+    if len(found) > 1:
+        raise WireError("its data is there twice")
+    first, last = found[0][1] if found else (end, end)
+    size = math.prod(shape) * dtype.itemsize
+    if last - first != size:
+        raise WireError(f"{last - first} bytes, shape {shape} takes {size}")
+    return Envelope(data[start:first], data[last:end], "", dtype, shape, size)
+
+
+def _parse_named_tensor(data: bytes, span: Span) -> Envelope:
+    start, end = span
+    rest, found = split(data, span, _TENSOR)
+    if len(rest) > _MAX_HEAD_BYTES:
+        raise WireError(f"{len(rest)} bytes besides the tensor's")
+    name = pb.NamedTensor.FromString(rest).name
+    if not 0 < len(name) <= MAX_NAME_LENGTH:
+        raise WireError(f"a name of {len(name)} characters")
+    if len(found) != 1:
+        raise WireError(f"{name}: {len(found)} tensors for one name")
+    tensor = _parse_tensor(data, found[0][1])
+    first, last = tensor.place(found[0][1])
+    return tensor._replace(head=data[start:first], tail=data[last:end], name=name)

@@ -1,8 +1,17 @@
 """The way of a sample, actor to learner: the types that cross it, from one place."""
 
-from vaco.fragment import Fragment, FragmentId
+from vaco.fragment import Fragment
 from vaco.fragment_spec import ArraySpec, FragmentSpec
-from vaco.framing import FrameAssembler, frames
+from vaco.framing import (
+    FrameAssembler,
+    RequestReader,
+    add_trajectory_servicer,
+    frames,
+    to_requests,
+    trajectory_stream,
+)
+from vaco.identity import FragmentId
+from vaco.incoming import IncomingFragment
 from vaco.tensors import MalformedFragment
 
 __all__ = [
@@ -11,6 +20,11 @@ __all__ = [
     "FragmentId",
     "FragmentSpec",
     "FrameAssembler",
+    "IncomingFragment",
     "MalformedFragment",
+    "RequestReader",
+    "add_trajectory_servicer",
     "frames",
+    "to_requests",
+    "trajectory_stream",
 ]
