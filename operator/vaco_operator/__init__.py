@@ -1,0 +1,1 @@
+"""Runs a VACOJob: observe, decide, apply, one status; on this machine by the command line."""
