@@ -1,0 +1,86 @@
+"""How far a run is: its share of the way to the stop condition that is nearest."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from vaco.job import StopSpec, VACOJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Share of the way, 0 to 1, and what it is measured by."""
+
+    share: float
+    text: str
+
+
+def progress(stop: StopSpec, status: VACOJobStatus, first_return: float | None) -> Progress:
+    """Return the greatest share of all stop conditions: any of them ends the run.
+
+    Args:
+        stop: the conditions; at least one is given.
+        status: of the run.
+        first_return: the return that training began with; a goal's share is measured from there.
+
+    """
+    ways = []
+    if stop.return_ is not None:
+        goal, now = stop.return_.mean, status.return_mean
+        text = f"return {'-' if now is None else f'{now:.4g}'} of {goal:g}"
+        ways.append(Progress(_share_of_goal(now, first_return, goal), text))
+    if stop.env_steps is not None:
+        text = f"{status.env_steps:,} of {stop.env_steps:,} steps"
+        ways.append(Progress(status.env_steps / stop.env_steps, text))
+    if stop.wall_clock_seconds is not None:
+        text = f"{status.train_seconds:.0f} of {stop.wall_clock_seconds:.0f} s"
+        ways.append(Progress(status.train_seconds / stop.wall_clock_seconds, text))
+    nearest = max(ways, key=lambda way: way.share)
+    return Progress(min(1.0, max(0.0, nearest.share)), nearest.text)
+
+
+def _share_of_goal(now: float | None, first: float | None, goal: float) -> float:
+    if now is None or first is None:
+        return 0.0
+    if now >= goal:
+        return 1.0
+    return (now - first) / (goal - first) if first < goal else 0.0
+
+
+CURVE_POINTS: Final = 64
+
+
+class Journey:
+    """A run as it was seen so far: where it began, and its curve of returns, thinned to a bound.
+
+    Args:
+        stop: the conditions under which it ends.
+        first_return: the return that it began with, if an earlier run had seen it.
+
+    """
+
+    def __init__(self, stop: StopSpec, first_return: float | None = None) -> None:
+        self._stop = stop
+        self._steps = -1
+        self._every = 1
+        self._skipped = 0
+        self.first_return = first_return
+        self.returns: list[float] = []
+
+    def see(self, status: VACOJobStatus) -> Progress:
+        """Take note of a status; returns how far it is."""
+        if status.return_mean is not None and status.env_steps != self._steps:
+            self._steps = status.env_steps
+            if self.first_return is None:
+                self.first_return = status.return_mean
+            self._keep(status.return_mean)
+        return progress(self._stop, status, self.first_return)
+
+    def _keep(self, value: float) -> None:
+        self._skipped += 1
+        if self._skipped < self._every:
+            return
+        self._skipped = 0
+        self.returns.append(value)
+        if len(self.returns) == 2 * CURVE_POINTS:
+            self.returns = self.returns[1::2]
+            self._every *= 2

@@ -1,0 +1,179 @@
+"""What one sees: progress to the nearest stop condition, plain lines, and the live picture."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+from vaco.job import (
+    ActorsStatus,
+    LagStatus,
+    LedgerStatus,
+    ReturnGoal,
+    ScalingStatus,
+    StopSpec,
+    VACOJobStatus,
+)
+from vaco_operator.progress import CURVE_POINTS, Journey, progress
+from vaco_operator.view import LiveView, PlainView, open_view, picture, sparkline, status_line
+
+GOAL = StopSpec(return_=ReturnGoal(mean=475), env_steps=1000)
+
+RUNNING = VACOJobStatus(
+    phase="Running",
+    env_steps=34_000,
+    train_seconds=8.2,
+    steps_per_second=61_234.4,
+    return_mean=301.25,
+    version=312,
+    lag=LagStatus(p50=2, p95=4.5, p99=6, max=7),
+    tv=0.043,
+    tv_threshold=0.1,
+    filtered_share=0.031,
+    ledger=LedgerStatus(
+        received=34_711, queued=400, trained=34_000, stale=211, duplicate=90, rejected=10
+    ),
+    actors=ActorsStatus(desired=3, ready=2, min=1, max=4),
+    scaling=ScalingStatus(events=1, last_reason="demand asks for 3"),
+)
+
+
+def seen(env_steps: int, return_mean: float | None = None, seconds: float = 0) -> VACOJobStatus:
+    return VACOJobStatus(env_steps=env_steps, return_mean=return_mean, train_seconds=seconds)
+
+
+def drawn(status: VACOJobStatus, returns: list[float], width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    done = progress(GOAL, status, 20.0)
+    console.print(picture("pole  runs/pole", status, done, returns))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("status", "first", "share", "text"),
+    [
+        (seen(250), None, 0.25, "250 of 1,000 steps"),
+        (seen(250, 247.5), 20.0, 0.5, "return 247.5 of 475"),
+        (seen(600, 247.5), 20.0, 0.6, "600 of 1,000 steps"),
+        (seen(10, 480), 20.0, 1.0, "return 480 of 475"),
+        (seen(0, 10), 20.0, 0.0, "0 of 1,000 steps"),
+        (seen(5000), None, 1.0, "5,000 of 1,000 steps"),
+    ],
+)
+def test_progress_is_towards_the_nearest_stop_condition(status, first, share, text):
+    done = progress(GOAL, status, first)
+    assert done.share == pytest.approx(share)
+    assert done.text == text
+
+
+def test_progress_to_a_negative_goal_is_measured_from_the_first_return():
+    stop = StopSpec(return_=ReturnGoal(mean=-200))
+    assert progress(stop, seen(1, -1200), -1200).share == 0
+    assert progress(stop, seen(1, -700), -1200).share == pytest.approx(0.5)
+    assert progress(stop, seen(1, -150), -1200).share == 1
+
+
+def test_progress_in_time():
+    stop = StopSpec(wall_clock_seconds=60)
+    done = progress(stop, seen(9, seconds=45), None)
+    assert (done.share, done.text) == (0.75, "45 of 60 s")
+
+
+def test_a_journey_begins_at_its_first_return_and_keeps_a_bounded_curve():
+    journey = Journey(GOAL)
+    assert journey.see(seen(0)).share == 0
+    for step in range(10_000):
+        journey.see(seen(step, float(step)))
+        journey.see(seen(step, float(step)))
+    assert journey.first_return == 0
+    assert CURVE_POINTS <= len(journey.returns) < 2 * CURVE_POINTS
+    assert journey.returns == sorted(set(journey.returns))
+    assert journey.returns[-1] > 9000
+    assert Journey(GOAL, first_return=-3.0).see(seen(1, 236.0)).share == pytest.approx(0.5)
+
+
+def test_the_line_tells_all_that_is_asked_for():
+    line = status_line(RUNNING, progress(GOAL, RUNNING, 20.0))
+    for part in (
+        "Running 100%",
+        "return 301.2",
+        "34,000 (61,234/s)",
+        "version 312",
+        "lag p50 2.0 p95 4.5",
+        "TV 0.043/0.100",
+        "filtered 3.1%",
+        "actors 2/3",
+        "received 34,711 = trained 34,000 + queued 400 + stale 211 + duplicate 90 + rejected 10",
+    ):
+        assert part in line
+    assert "\n" not in line
+
+
+def test_what_is_not_known_yet_is_a_dash():
+    line = status_line(VACOJobStatus(phase="Running"), progress(GOAL, seen(0), None))
+    assert "return -" in line
+    assert "TV -/-" in line
+    assert "filtered -" in line
+
+
+def test_the_picture_tells_the_same():
+    text = drawn(RUNNING, [20.0, 100.0, 301.25])
+    for part in (
+        *("pole", "runs/pole", "Running", "301.2", "61,234", "312", "p50 2.0", "p95 4.5"),
+        *("0.043 of 0.100", "3.1%", "2/3 ready, 1 to 4", "demand asks for 3", "stale 211"),
+        *("return", "100%", "▁▃█"),
+    ):
+        assert part in text
+
+
+def test_the_picture_fits_a_narrow_terminal_and_takes_hostile_text():
+    message = "[bold]not markup[/bold] [/] " + "x" * 500
+    status = RUNNING.model_copy(update={"message": message})
+    text = drawn(status, [math.pi] * 500, width=60)
+    assert max(len(line) for line in text.splitlines()) <= 60
+    assert "[bold]not markup[/bold]" in text
+
+
+def test_a_sparkline_spans_from_least_to_greatest():
+    assert sparkline([], 5) == ""
+    assert sparkline([3.0, 3.0], 5) == "▁▁"
+    assert sparkline([9.0, 0.0, 7.0], 2) == "▁█"
+
+
+def test_lines_come_every_few_seconds_and_when_the_phase_changes():
+    now, lines = [0.0], []
+    view = PlainView(Journey(GOAL), lines.append, clock=lambda: now[0])
+    for second in range(11):
+        now[0] = float(second)
+        view.show(RUNNING)
+    assert len(lines) == 3
+    view.note("actor-1 ended")
+    view.show(RUNNING.model_copy(update={"phase": "Failed", "message": "it broke"}))
+    assert lines[3:] == ["actor-1 ended", "Failed: it broke"]
+
+
+def test_a_pipe_gets_lines_even_when_colours_are_forced(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console = Console(file=io.StringIO())
+    with open_view("pole", GOAL, console) as view:
+        assert isinstance(view, PlainView)
+        view.show(RUNNING)
+    assert isinstance(console.file, io.StringIO)
+    assert "\x1b" not in console.file.getvalue()
+    assert console.file.getvalue().count("\n") == 1
+
+
+def test_a_terminal_gets_one_picture_that_is_redrawn():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=40)
+    with LiveView("pole  runs/pole", Journey(GOAL), console) as view:
+        view.show(RUNNING)
+        view.note("actors 2 -> 3: demand")
+        view.show(RUNNING.model_copy(update={"env_steps": 35_000}))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "\x1b[" in text
+    assert "actors 2 -> 3: demand" in text
+    # What is last on the screen is the newest picture, drawn over the one before.
+    assert "\x1b[2K" in text
+    assert "35,000" in text[text.rindex("actors 2 -> 3") :]
