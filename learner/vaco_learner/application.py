@@ -1,0 +1,243 @@
+"""The learner's life, from its command line to its exit status.
+
+    restore --> listen --> wait for the first actor's spaces, if they are not in a checkpoint
+            --> build the policy --> open the doors --> train --> checkpoint --> send actors home
+
+It listens before torch is imported, so that actors and probes find it soon.
+"""
+
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import grpc
+from vaco.channels import Security
+from vaco.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PERMANENT, UserError
+from vaco.job import VACOJob, load_job
+from vaco_policy.spaces import Spaces
+
+from vaco_learner.checkpoint import CheckpointStore
+from vaco_learner.control import Control, JobFailedError, StopRequestedError
+from vaco_learner.credits import Capacity
+from vaco_learner.evaluation_desk import EvaluationOutcome
+from vaco_learner.files import replace_text
+from vaco_learner.high_water import HighWaterFile
+from vaco_learner.journal import Journal
+from vaco_learner.ledger import Ledger
+from vaco_learner.metrics import MetricsServer
+from vaco_learner.progress import LearnerPhase, Progress
+from vaco_learner.restore import Beginning, begin
+from vaco_learner.server import LearnerServer
+from vaco_learner.session import Ending
+from vaco_learner.spaces_gate import SpacesGate
+from vaco_learner.status import StatusFile, StatusSource
+
+if TYPE_CHECKING:
+    from vaco_learner.loop import TrainingLoop
+
+_LOG = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.1
+_FAREWELL_SECONDS: Final = 2.0
+_GOODBYE: Final = Ending(grpc.StatusCode.UNAVAILABLE, "the learner stops; come back later")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line.
+
+    Attributes:
+        job: manifest, resolved.
+        run_dir: where everything is written.
+        listen: host and port; port 0 lets the system choose.
+        address_file: gets the address; None: nobody asks.
+        metrics_port: of the Prometheus endpoint; 0 lets the system choose.
+        debug: whether to serve gRPC reflection.
+
+    """
+
+    job: Path
+    run_dir: Path
+    listen: str
+    address_file: Path | None
+    metrics_port: int
+    debug: bool
+
+
+def run(options: Options, control: Control) -> int:
+    """Live the learner's life; return the exit status.
+
+    Raises:
+        UserError: the manifest, the run directory or the address is not usable.
+
+    """
+    learner = Learner(options, control)
+    try:
+        return learner.live()
+    finally:
+        learner.close()
+
+
+def handle_signals(control: Control) -> None:
+    """Have SIGTERM and SIGINT end the learner after a checkpoint."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        control.request_stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+class Learner:
+    """One learner process; its parts are put together here.
+
+    Args:
+        options: the command line.
+        control: hears of signals and of what goes wrong elsewhere.
+
+    Raises:
+        UserError: the manifest, the run directory or the address is not usable.
+
+    """
+
+    def __init__(self, options: Options, control: Control) -> None:
+        self._options = options
+        self._control = control
+        self._job = load_job(options.job)
+        self._uid = _uid(self._job)
+        self._capacity = Capacity.of(self._job.spec)
+        checkpoints = options.run_dir / "checkpoints"
+        self._store = CheckpointStore(
+            checkpoints, self._uid, self._job.spec.learner.checkpoint.keep
+        )
+        self._high_water = HighWaterFile(checkpoints, self._uid)
+        self._beginning = begin(self._store, self._high_water)
+        state = self._beginning.state
+        self._gate = SpacesGate(state.spaces if state is not None else None)
+        self._ledger = Ledger(state.counts if state is not None else None)
+        self._progress = Progress()
+        self._outcomes: deque[EvaluationOutcome] = deque(maxlen=64)
+        host = options.listen.rpartition(":")[0]
+        self._metrics = MetricsServer(host.strip("[]"), options.metrics_port)
+        self._status = StatusSource(self._uid, self._progress, self._ledger, self._metrics.address)
+        self._metrics.serve(self._status)
+        self._status_file = StatusFile(options.run_dir / "learner-status.json", self._status)
+        self._server = LearnerServer(
+            job_uid=self._uid,
+            address=options.listen,
+            security=Security.from_environment(),
+            capacity=self._capacity,
+            gate=self._gate,
+            progress=self._progress,
+            status=self._status,
+            status_file=self._status_file,
+            control=control,
+            on_evaluation=self._evaluated,
+            debug=options.debug,
+        )
+        self._journal = Journal(options.run_dir / "metrics.jsonl")
+        self._closers: list[Callable[[], None]] = [self._journal.close, self._metrics.close]
+
+    def live(self) -> int:
+        """Train to the end, whichever it is; return the exit status."""
+        address = self._server.start()
+        if self._options.address_file is not None:
+            replace_text(self._options.address_file, f"{address}\n")
+        _LOG.info("incarnation %d listens on %s", self._beginning.lineage.current.number, address)
+        loop: TrainingLoop | None = None
+        try:
+            loop = self._build(self._wait_for_spaces())
+            reason = loop.run()
+            loop.checkpoint()
+            return self._complete(reason)
+        except StopRequestedError:
+            if loop is not None:
+                loop.checkpoint()
+            self._progress.ended(LearnerPhase.INTERRUPTED, "told to stop")
+            self._server.stop(_GOODBYE)
+            return EXIT_INTERRUPTED
+        except (JobFailedError, UserError) as error:
+            _LOG.error("the job failed: %s", error)
+            self._progress.ended(LearnerPhase.FAILED, str(error))
+            self._server.stop(Ending(grpc.StatusCode.FAILED_PRECONDITION, str(error)))
+            return EXIT_PERMANENT
+        finally:
+            self._server.stop(_GOODBYE)
+            self._status_file.write()
+
+    def close(self) -> None:
+        """Let go of files, ports and threads."""
+        for close in reversed(self._closers):
+            close()
+
+    def _wait_for_spaces(self) -> Spaces:
+        while (spaces := self._gate.wait(_POLL_SECONDS)) is None:
+            self._control.check()
+        return spaces
+
+    def _build(self, spaces: Spaces) -> "TrainingLoop":
+        from vaco_learner.assembly import Parts, assemble  # late: imports torch
+
+        parts = Parts(
+            job=self._job,
+            spaces=spaces,
+            run_dir=self._options.run_dir,
+            beginning=self._beginning,
+            capacity=self._capacity,
+            ledger=self._ledger,
+            high_water=self._high_water,
+            store=self._store,
+            journal=self._journal,
+            progress=self._progress,
+            status=self._status,
+            server=self._server,
+            control=self._control,
+            outcomes=self._outcomes,
+        )
+        assembled = assemble(parts)
+        self._closers += assembled.closers
+        _journal_restart(self._journal, self._beginning)
+        return assembled.loop
+
+    def _complete(self, reason: str) -> int:
+        _LOG.info("complete: %s", reason)
+        self._progress.ended(LearnerPhase.COMPLETE, reason)
+        self._status_file.write()
+        self._server.farewell()
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while self._server.connected and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS / 5)
+        return EXIT_OK
+
+    def _evaluated(self, outcome: EvaluationOutcome) -> None:
+        self._progress.evaluated(outcome)
+        self._outcomes.append(outcome)
+
+
+def _uid(job: VACOJob) -> str:
+    uid = job.metadata.uid
+    if not uid:
+        cure = "Use `vaco run`, or the API server, which give every job one."
+        raise UserError("metadata.uid", "not there", cure)
+    return uid
+
+
+def _journal_restart(journal: Journal, beginning: Beginning) -> None:
+    life = beginning.lineage.current
+    if life.number == 1:
+        return
+    journal.write(
+        {
+            "event": "restored",
+            "time": time.time(),
+            "incarnation": life.number,
+            "checkpoint_version": life.restored_version,
+            "version": life.first_version,
+        }
+    )

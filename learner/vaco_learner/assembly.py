@@ -1,0 +1,168 @@
+"""Puts the training side together, once the spaces are known. Imports torch."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from vaco.errors import UserError
+from vaco.job import LearnerSpec, VACOJob
+from vaco_policy.spaces import Spaces, fragment_spec
+
+from vaco_learner.admission import Admission
+from vaco_learner.batches import BatchSource
+from vaco_learner.buffer import FragmentBuffer
+from vaco_learner.checkpoint import CheckpointStore
+from vaco_learner.control import Control
+from vaco_learner.credits import Capacity
+from vaco_learner.evaluation_desk import EvaluationOutcome
+from vaco_learner.high_water import HighWaterFile
+from vaco_learner.hub import Intake
+from vaco_learner.journal import Journal
+from vaco_learner.ledger import Ledger
+from vaco_learner.loop import Surroundings, TrainingLoop
+from vaco_learner.metrics import Board, NoBoard, TensorBoard
+from vaco_learner.progress import Progress, Standing
+from vaco_learner.publisher import Publisher
+from vaco_learner.restore import Beginning
+from vaco_learner.roster import Roster
+from vaco_learner.server import LearnerServer
+from vaco_learner.status import StatusSource
+from vaco_learner.update import Updater, UpdaterState
+from vaco_learner.windows import ReturnWindow
+
+_DEFAULT_RETURN_EPISODES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is there before the policy."""
+
+    job: VACOJob
+    spaces: Spaces
+    run_dir: Path
+    beginning: Beginning
+    capacity: Capacity
+    ledger: Ledger
+    high_water: HighWaterFile
+    store: CheckpointStore
+    journal: Journal
+    progress: Progress
+    status: StatusSource
+    server: LearnerServer
+    control: Control
+    outcomes: deque[EvaluationOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The loop, and what is to be closed after it, in this order."""
+
+    loop: TrainingLoop
+    closers: Sequence[Callable[[], None]]
+
+
+def assemble(parts: Parts) -> Assembled:
+    """Build or restore the policy, open the doors to actors, and return the training loop.
+
+    Raises:
+        UserError: the policy does not fit the spaces, the device is not there, or the checkpoint
+            is not of this policy.
+
+    """
+    spec, beginning = parts.job.spec, parts.beginning
+    torch.set_num_threads(spec.learner.threads)
+    device = _device(spec.learner)
+    updater = Updater(parts.job, parts.spaces, device)
+    returns = _restore(parts, updater)
+    incarnation = beginning.lineage.current.number
+    publisher = Publisher(
+        incarnation,
+        parts.spaces.to_json(),
+        parts.high_water,
+        parts.server.announce,
+        parts.control.crash,
+    )
+    buffer = FragmentBuffer(
+        parts.capacity.queue, parts.capacity.max_fragments, parts.server.room_made
+    )
+    roster = Roster(beginning.state.actors if beginning.state is not None else ())
+    admission = Admission(
+        job_uid=parts.job.metadata.uid or "",
+        spec=fragment_spec(parts.spaces, spec.policy, spec.rollout, spec.task.reward_bound),
+        lineage=beginning.lineage,
+        published=lambda: publisher.version,
+        ledger=parts.ledger,
+        roster=roster,
+        buffer=buffer,
+    )
+    board: Board = (
+        TensorBoard(parts.run_dir / "tensorboard") if spec.learner.tensorboard else NoBoard()
+    )
+    batches = BatchSource(
+        buffer,
+        admission,
+        beginning.lineage,
+        parts.capacity.batch,
+        spec.learner.max_policy_lag,
+        parts.server.acknowledge,
+    )
+    around = Surroundings(
+        batches=batches,
+        admission=admission,
+        ledger=parts.ledger,
+        publisher=publisher,
+        server=parts.server,
+        store=parts.store,
+        journal=parts.journal,
+        board=board,
+        progress=parts.progress,
+        control=parts.control,
+        outcomes=parts.outcomes,
+    )
+    loop = TrainingLoop(
+        spec, updater, device, beginning.lineage, beginning.version, returns, around
+    )
+    parts.status.set_roster(roster)
+    publisher.start()
+    parts.server.open(Intake(admission, incarnation))
+    return Assembled(loop, (board.close, publisher.stop))
+
+
+def _restore(parts: Parts, updater: Updater) -> ReturnWindow:
+    """Give the updater and the progress what the checkpoint kept; return the last returns."""
+    goal = parts.job.spec.stop.return_
+    episodes = goal.episodes if goal is not None else _DEFAULT_RETURN_EPISODES
+    beginning, state = parts.beginning, parts.beginning.state
+    incarnation = beginning.lineage.current.number
+    if beginning.checkpoint is None or state is None:
+        parts.progress.restored(incarnation, Standing(version=beginning.version), 0.0, None)
+        return ReturnWindow(episodes)
+    checkpoint = beginning.checkpoint
+    updater.load_state(
+        UpdaterState(
+            policy=checkpoint.policy,
+            optimizer=safetensors.torch.load(checkpoint.optimizer),
+            document=dict(state.updater),
+        )
+    )
+    returns = ReturnWindow(episodes, state.returns, state.episodes)
+    standing = Standing(
+        version=beginning.version,
+        episodes=returns.ended,
+        return_mean=returns.mean,
+        return_episodes=returns.episodes,
+    )
+    parts.progress.restored(incarnation, standing, state.train_seconds, state.evaluation)
+    parts.progress.checkpointed(checkpoint.version)
+    return returns
+
+
+def _device(spec: LearnerSpec) -> torch.device:
+    available = torch.cuda.is_available()
+    if spec.device == "cuda" and not available:
+        cure = "Use `auto` or `cpu`, or run the learner where there is a GPU."
+        raise UserError("spec.learner.device", "cuda, but there is no GPU here", cure)
+    return torch.device("cuda" if available and spec.device != "cpu" else "cpu")

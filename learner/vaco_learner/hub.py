@@ -1,0 +1,160 @@
+"""What the services share: who is connected, and what the training thread has let in.
+
+Everything here lives in the ingest thread's event loop and needs no lock. The training thread
+reaches it through `server.py`, in few calls per phase, each carrying many acknowledgements.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from vaco_learner.admission import Admission, Settlement
+from vaco_learner.credits import Capacity
+from vaco_learner.evaluation_desk import EvaluationDesk
+from vaco_learner.publisher import Published
+from vaco_learner.roster import Actor
+from vaco_learner.session import Ending, Session, StreamEndedError
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What ingest needs of a learner whose policy exists.
+
+    Attributes:
+        admission: where fragments go.
+        incarnation: of the learner.
+
+    """
+
+    admission: Admission
+    incarnation: int
+
+
+class Hub:
+    """Sessions, credits, and the newest weights.
+
+    Args:
+        capacity: how much may be in flight.
+        desk: evaluations.
+
+    """
+
+    def __init__(self, capacity: Capacity, desk: EvaluationDesk) -> None:
+        self.desk = desk
+        self.newest: Published | None = None
+        self.complete = False
+        self._capacity = capacity
+        self._sessions: dict[str, Session] = {}
+        self._intake: asyncio.Future[Intake] = asyncio.get_running_loop().create_future()
+        self._published = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closing: Ending | None = None
+
+    @property
+    def sessions(self) -> Sequence[Session]:
+        """The open streams, the oldest first."""
+        return tuple(self._sessions.values())
+
+    async def intake(self) -> Intake:
+        """Wait until the policy exists.
+
+        Raises:
+            StreamEndedError: the learner ended before.
+
+        """
+        intake = await asyncio.shield(self._intake)
+        if self._closing is not None:
+            raise StreamEndedError(self._closing.code, self._closing.details)
+        return intake
+
+    async def room(self, admission: Admission) -> None:
+        """Wait until the buffer has room. The stream is not read meanwhile: back-pressure."""
+        while not admission.has_room:
+            self._room.clear()
+            if not admission.has_room:
+                await self._room.wait()
+
+    async def newer_than(self, incarnation: int, version: int) -> Published | None:
+        """Wait for weights other than those and return the newest; None: no more will come."""
+        while True:
+            if self.complete or self._closing is not None:
+                return None
+            newest = self.newest
+            if newest is not None and (newest.incarnation, newest.version) != (
+                incarnation,
+                version,
+            ):
+                return newest
+            await self._published.wait()
+
+    def open(self, intake: Intake) -> None:
+        """Let actors in."""
+        if not self._intake.done():
+            self._intake.set_result(intake)
+
+    def announce(self, published: Published) -> None:
+        """Wake everyone who waits for newer weights."""
+        self.newest = published
+        self._wake_watchers()
+
+    def room_made(self) -> None:
+        """Wake the streams that wait for room."""
+        self._room.set()
+
+    def connect(self, actor: Actor) -> Session:
+        """Register a stream; an older one of the same actor ends."""
+        superseded = self._sessions.pop(actor.actor_id, None)
+        if superseded is not None:
+            superseded.end(grpc.StatusCode.ABORTED, "superseded by a newer stream of this actor")
+        session = Session(actor, self._capacity.credits(len(self._sessions) + 1))
+        self._sessions[actor.actor_id] = session
+        return session
+
+    def connected(self) -> None:
+        """Follow up on a stream that was welcomed: credits change, evaluations find an actor."""
+        self._share_credits()
+        self.desk.assign(self.sessions)
+
+    def disconnect(self, session: Session) -> bool:
+        """Forget a stream; return whether its actor has no other one."""
+        last = self._sessions.get(session.actor.actor_id) is session
+        if last:
+            del self._sessions[session.actor.actor_id]
+            self._share_credits()
+        self.desk.left(session, self.sessions)
+        return last
+
+    def acknowledge(self, settlements: Sequence[Settlement]) -> None:
+        """Tell the actors their fragments' fates; one who is not connected will ask again."""
+        for settlement in settlements:
+            session = self._sessions.get(settlement.actor_id)
+            if session is not None and session.incarnation == settlement.incarnation:
+                session.acknowledge(settlement)
+
+    def farewell(self) -> None:
+        """Send everyone home: the job is complete."""
+        self.complete = True
+        for session in self.sessions:
+            session.farewell()
+        self._wake_watchers()
+
+    def close(self, ending: Ending) -> None:
+        """End all streams."""
+        self._closing = ending
+        for session in self.sessions:
+            session.end(ending.code, ending.details)
+        if not self._intake.done():
+            self._intake.set_exception(StreamEndedError(ending.code, ending.details))
+            self._intake.exception()
+        self._wake_watchers()
+
+    def _share_credits(self) -> None:
+        granted = self._capacity.credits(len(self._sessions))
+        for session in self._sessions.values():
+            session.grant(granted)
+
+    def _wake_watchers(self) -> None:
+        published, self._published = self._published, asyncio.Event()
+        published.set()

@@ -1,0 +1,296 @@
+"""The training loop, in the main thread.
+
+    BatchSource.next ----> collate ----> Updater.update ----> Publisher.publish
+      waits for fragments                                          |
+    stop condition? <---- journal, TensorBoard, status <---- acknowledge
+         |                     checkpoint when due
+         '--> final checkpoint
+
+It waits in one place only, for fragments, and at most a tenth of a second before it looks at what
+`Control` has to say. Ingest wakes it; publishing goes on behind its back.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import safetensors.torch
+import torch
+from vaco.job import VACOJobSpec
+from vaco.trajectory import Fragment
+from vaco_policy.parameters import to_payload
+
+from vaco_learner.admission import Admission
+from vaco_learner.batch import collate
+from vaco_learner.batches import BatchSource
+from vaco_learner.checkpoint import Checkpoint, CheckpointStore
+from vaco_learner.control import Control, JobFailedError
+from vaco_learner.evaluation_desk import EvaluationOutcome
+from vaco_learner.journal import Journal
+from vaco_learner.ledger import Ledger
+from vaco_learner.lineage import Lineage
+from vaco_learner.metrics import Board
+from vaco_learner.progress import Progress, Standing
+from vaco_learner.publisher import Publisher
+from vaco_learner.server import LearnerServer
+from vaco_learner.state import LearnerState
+from vaco_learner.stop import stop_reason
+from vaco_learner.update import NonFiniteUpdate, Updater, UpdateStats
+from vaco_learner.windows import LagWindow, RateWindow, ReturnWindow
+
+_LOG = logging.getLogger(__name__)
+
+_DEMAND_SECONDS: Final = 30.0
+_SPEED_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the loop talks to."""
+
+    batches: BatchSource
+    admission: Admission
+    ledger: Ledger
+    publisher: Publisher
+    server: LearnerServer
+    store: CheckpointStore
+    journal: Journal
+    board: Board
+    progress: Progress
+    control: Control
+    outcomes: deque[EvaluationOutcome]
+
+
+class TrainingLoop:
+    """Trains until a stop condition holds.
+
+    Args:
+        spec: of the job.
+        updater: owns the policy.
+        device: where the policy lives.
+        lineage: of this learner's weights.
+        version: under which they are published.
+        returns: of earlier episodes.
+        around: what it talks to.
+
+    """
+
+    def __init__(
+        self,
+        spec: VACOJobSpec,
+        updater: Updater,
+        device: torch.device,
+        lineage: Lineage,
+        version: int,
+        returns: ReturnWindow,
+        around: Surroundings,
+    ) -> None:
+        self._spec = spec
+        self._updater = updater
+        self._device = device
+        self._lineage = lineage
+        self._version = version
+        self._returns = returns
+        self._around = around
+        self._lags = LagWindow()
+        self._demand = RateWindow(_DEMAND_SECONDS)
+        self._speed = RateWindow(_SPEED_SECONDS)
+        self._warm = False
+        self._waiting_since = time.monotonic()
+        self._next_checkpoint = 0.0
+        self._next_evaluation = self._evaluation_after(around.ledger.counts().trained)
+
+    def run(self) -> str:
+        """Publish the weights it begins with and train; return which stop condition holds.
+
+        Raises:
+            StopRequestedError: it was told to stop.
+            JobFailedError: training cannot go on.
+
+        """
+        self._publish()
+        self.checkpoint()
+        self._waiting_since = time.monotonic()
+        while (reason := self._stop_reason()) is None:
+            self._around.control.check()
+            fragments = self._around.batches.next(self._version)
+            if fragments is not None:
+                self._phase(fragments)
+                self._evaluate_when_due()
+                self._checkpoint_when_due()
+            self._note_evaluations()
+        return reason
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of the weights as they are.
+
+        Raises:
+            OSError: the disk is full or gone.
+
+        """
+        self._around.journal.sync()
+        snapshot = self._around.admission.snapshot()
+        updater = self._updater.state()
+        view = self._around.progress.view()
+        state = LearnerState(
+            version=self._version,
+            lineage=self._lineage,
+            counts=snapshot.counts,
+            actors=snapshot.actors,
+            spaces=self._updater.policy.spaces,
+            episodes=self._returns.ended,
+            returns=tuple(self._returns.returns()),
+            train_seconds=view.train_seconds,
+            evaluation=view.evaluation,
+            updater=updater.document,
+        )
+        optimizer = safetensors.torch.save(updater.optimizer)
+        checkpoint = Checkpoint(self._version, updater.policy, optimizer, state.to_document())
+        self._around.store.save(checkpoint)
+        self._around.progress.checkpointed(self._version)
+        self._next_checkpoint = time.monotonic() + self._spec.learner.checkpoint.interval_seconds
+
+    def _phase(self, fragments: Sequence[Fragment]) -> None:
+        """Train on a batch and tell everyone."""
+        began = time.monotonic()
+        waited = began - self._waiting_since
+        batch = collate(fragments, self._device)
+        lags = [self._around.batches.lag(fragment, self._version) for fragment in fragments]
+        if batch.samples == 0:
+            self._around.server.acknowledge(self._around.admission.trained(fragments, lags, 0))
+            return
+        try:
+            stats = self._updater.update(batch)
+        except NonFiniteUpdate as error:
+            raise JobFailedError(
+                f"training diverged at version {self._version}: {error}. Lower"
+                " `spec.algorithm.learningRate`, or scale rewards with"
+                " `spec.policy.normaliseReturns`."
+            ) from error
+        self._measure_lags(fragments)
+        self._version += 1
+        self._publish()
+        settlements = self._around.admission.trained(fragments, lags, stats.filtered_samples)
+        self._returns.add(np.concatenate([f.episode_returns for f in fragments]).tolist())
+        busy = time.monotonic() - began
+        self._account(fragments, stats, waited, busy)
+        self._around.server.acknowledge(settlements)
+        self._waiting_since = time.monotonic()
+
+    def _publish(self) -> None:
+        payload = to_payload(self._updater.policy, self._spec.learner.weights_dtype)
+        self._around.publisher.publish(self._version, payload)
+
+    def _measure_lags(self, fragments: Sequence[Fragment]) -> None:
+        lags = [self._around.batches.step_lags(f, self._version) for f in fragments]
+        weights = [f.valid.sum(axis=1) for f in fragments]
+        self._lags.add(np.concatenate(lags), np.concatenate(weights))
+
+    def _account(
+        self, fragments: Sequence[Fragment], stats: UpdateStats, waited: float, busy: float
+    ) -> None:
+        """Write down a phase: status, journal, TensorBoard."""
+        if self._warm:
+            self._demand.add(stats.samples, busy)
+        self._warm = True
+        self._speed.add(stats.samples, waited + busy)
+        standing = Standing(
+            version=self._version,
+            episodes=self._returns.ended,
+            return_mean=self._returns.mean,
+            return_episodes=self._returns.episodes,
+            lag=self._lags.summary(),
+            demand=self._demand.rate(),
+            steps_per_second=self._speed.rate(),
+            tv=stats.tv,
+            tv_threshold=stats.threshold,
+            filtered_share=stats.filtered_share,
+        )
+        self._around.progress.trained(standing)
+        record = self._record(standing, stats, waited, busy)
+        audit = [
+            [f.id.actor_id, f.id.actor_incarnation, f.id.sequence, f.samples] for f in fragments
+        ]
+        self._around.journal.write({**record, "fragments": audit})
+        self._around.board.write(_scalars(record), record["env_steps"])
+
+    def _record(
+        self, standing: Standing, stats: UpdateStats, waited: float, busy: float
+    ) -> dict[str, Any]:
+        counts = self._around.ledger.counts()
+        return {
+            "time": time.time(),
+            "version": standing.version,
+            "incarnation": self._lineage.current.number,
+            "env_steps": counts.trained,
+            "train_seconds": self._around.progress.train_seconds(),
+            "episodes": standing.episodes,
+            "return_mean": standing.return_mean,
+            "return_episodes": standing.return_episodes,
+            "steps_per_second": standing.steps_per_second,
+            "demand": standing.demand,
+            "wait_seconds": waited,
+            "busy_seconds": busy,
+            "actors": self._around.server.connected,
+            "lag": asdict(standing.lag),
+            "ledger": asdict(counts),
+            **asdict(stats),
+        }
+
+    def _stop_reason(self) -> str | None:
+        return stop_reason(
+            self._spec.stop,
+            self._around.ledger.counts().trained,
+            self._returns,
+            self._around.progress.train_seconds(),
+        )
+
+    def _checkpoint_when_due(self) -> None:
+        if time.monotonic() < self._next_checkpoint:
+            return
+        try:
+            self.checkpoint()
+        except OSError as error:
+            _LOG.error("no checkpoint was written, training goes on: %s", error)
+            self._next_checkpoint = (
+                time.monotonic() + self._spec.learner.checkpoint.interval_seconds
+            )
+
+    def _evaluate_when_due(self) -> None:
+        evaluation = self._spec.evaluation
+        env_steps = self._around.ledger.counts().trained
+        if evaluation is None or env_steps < self._next_evaluation:
+            return
+        self._next_evaluation = self._evaluation_after(env_steps)
+        self._around.server.evaluate(evaluation.episodes, evaluation.seed, env_steps)
+
+    def _evaluation_after(self, env_steps: int) -> int:
+        evaluation = self._spec.evaluation
+        if evaluation is None:
+            return 0
+        return (env_steps // evaluation.interval_env_steps + 1) * evaluation.interval_env_steps
+
+    def _note_evaluations(self) -> None:
+        outcomes = self._around.outcomes
+        while outcomes:
+            outcome = outcomes.popleft()
+            event = {"event": "evaluation", "time": time.time(), **asdict(outcome)}
+            self._around.journal.write(event)
+            scalars = {"evaluation/return_mean": outcome.return_mean}
+            self._around.board.write(scalars, outcome.env_steps)
+
+
+def _scalars(record: dict[str, Any]) -> dict[str, float | None]:
+    """Return the record's numbers as TensorBoard's scalars, with groups in their names."""
+    training = {
+        f"training/{name}": value
+        for name, value in record.items()
+        if isinstance(value, int | float) and name not in ("time", "env_steps")
+    }
+    lag = {f"lag/{name}": value for name, value in record["lag"].items()}
+    ledger = {f"ledger/{name}": value for name, value in record["ledger"].items()}
+    return {**training, **lag, **ledger}

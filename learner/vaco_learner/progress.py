@@ -1,0 +1,159 @@
+"""Where training is: written by the training thread once per phase, read by whoever asks.
+
+What the ledger and the roster know is not repeated here.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from vaco.v1 import learner_pb2
+
+from vaco_learner.evaluation_desk import EvaluationOutcome
+from vaco_learner.windows import LagSummary
+
+
+class LearnerPhase(Enum):
+    """The learner's life."""
+
+    STARTING = learner_pb2.LEARNER_PHASE_STARTING
+    TRAINING = learner_pb2.LEARNER_PHASE_TRAINING
+    COMPLETE = learner_pb2.LEARNER_PHASE_COMPLETE
+    FAILED = learner_pb2.LEARNER_PHASE_FAILED
+    INTERRUPTED = learner_pb2.LEARNER_PHASE_INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known after a phase.
+
+    Attributes:
+        version: of the weights.
+        episodes: ended, over the job's life.
+        return_mean: over the last episodes; None: none ended.
+        return_episodes: how many those are.
+        lag: over recent samples.
+        demand: samples per second that training could take if it never waited; 0: not known.
+        steps_per_second: samples trained, recently.
+        tv: of the last update against the filter's anchor; None: nothing was trained yet.
+        tv_threshold: None: nothing is filtered.
+        filtered_share: of the last update.
+
+    """
+
+    version: int = 0
+    episodes: int = 0
+    return_mean: float | None = None
+    return_episodes: int = 0
+    lag: LagSummary = field(default_factory=LagSummary)
+    demand: float = 0.0
+    steps_per_second: float = 0.0
+    tv: float | None = None
+    tv_threshold: float | None = None
+    filtered_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything at one moment."""
+
+    phase: LearnerPhase
+    message: str
+    incarnation: int
+    standing: Standing
+    checkpoint_version: int
+    evaluation: EvaluationOutcome | None
+    train_seconds: float
+    uptime_seconds: float
+    signals_age: float
+
+
+class Progress:
+    """Thread-safe.
+
+    Args:
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._started = clock()
+        self._phase = LearnerPhase.STARTING
+        self._message = "waiting for the first actor"
+        self._incarnation = 0
+        self._standing = Standing()
+        self._checkpoint_version = 0
+        self._evaluation: EvaluationOutcome | None = None
+        self._earlier_seconds = 0.0
+        self._first_fragment: float | None = None
+        self._measured: float | None = None
+
+    def restored(
+        self,
+        incarnation: int,
+        standing: Standing,
+        train_seconds: float,
+        evaluation: EvaluationOutcome | None,
+    ) -> None:
+        """Note where this learner begins."""
+        with self._lock:
+            self._incarnation = incarnation
+            self._standing = standing
+            self._earlier_seconds = train_seconds
+            self._evaluation = evaluation
+            self._message = "waiting for the first fragment"
+
+    def fragment_admitted(self) -> None:
+        """Note that a fragment came in; with the first one training begins."""
+        if self._first_fragment is not None:
+            return
+        with self._lock:
+            self._first_fragment = self._clock()
+            if self._phase is LearnerPhase.STARTING:
+                self._phase, self._message = LearnerPhase.TRAINING, ""
+
+    def trained(self, standing: Standing) -> None:
+        """Note a finished phase."""
+        with self._lock:
+            self._standing = standing
+            self._measured = self._clock()
+
+    def checkpointed(self, version: int) -> None:
+        """Note a complete checkpoint."""
+        with self._lock:
+            self._checkpoint_version = version
+
+    def evaluated(self, outcome: EvaluationOutcome) -> None:
+        """Note an evaluation."""
+        with self._lock:
+            self._evaluation = outcome
+
+    def ended(self, phase: LearnerPhase, message: str) -> None:
+        """Note how it ended."""
+        with self._lock:
+            self._phase, self._message = phase, message
+
+    def train_seconds(self) -> float:
+        """Return the seconds since the first fragment was admitted, over all incarnations."""
+        first = self._first_fragment
+        return self._earlier_seconds + (self._clock() - first if first is not None else 0.0)
+
+    def view(self) -> View:
+        """Return everything at this moment."""
+        with self._lock:
+            now = self._clock()
+            return View(
+                phase=self._phase,
+                message=self._message,
+                incarnation=self._incarnation,
+                standing=self._standing,
+                checkpoint_version=self._checkpoint_version,
+                evaluation=self._evaluation,
+                train_seconds=self.train_seconds(),
+                uptime_seconds=now - self._started,
+                signals_age=now - (self._started if self._measured is None else self._measured),
+            )

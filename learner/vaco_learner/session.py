@@ -1,0 +1,128 @@
+"""One actor's open stream, from the learner's side.
+
+Lives in the ingest thread's event loop. What is sent is queued and written by one task; the stream
+ends when the reader is through, the writer fails, or somebody calls `end`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from vaco.v1 import trajectory_pb2 as pb
+
+from vaco_learner.admission import Settlement
+from vaco_learner.roster import Actor
+
+MAX_OUTGOING: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a stream ends.
+
+    Attributes:
+        code: OK, UNAVAILABLE or ABORTED if the actor may come back, anything else if it must not.
+        details: why.
+
+    """
+
+    code: grpc.StatusCode
+    details: str = ""
+
+
+class StreamEndedError(Exception):
+    """The stream has to end."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.ending = Ending(code, details)
+
+
+class Session:
+    """The stream of one actor incarnation.
+
+    Attributes:
+        actor: its account.
+        incarnation: the one that opened this stream.
+        credits: fragments that it may have in flight.
+        ended: resolves when somebody ended the stream.
+
+    """
+
+    def __init__(self, actor: Actor, credits_granted: int) -> None:
+        self.actor = actor
+        self.incarnation = actor.incarnation
+        self.credits = credits_granted
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._outgoing: deque[pb.StreamTrajectoriesResponse] = deque()
+        self._wake = asyncio.Event()
+        self._finished = False
+
+    def end(self, code: grpc.StatusCode, details: str = "") -> None:
+        """End the stream; what was not written is dropped. The first call counts."""
+        if not self.ended.done():
+            self.ended.set_result(Ending(code, details))
+
+    def finish(self) -> None:
+        """Let the stream end, as soon as everything queued is written."""
+        self._finished = True
+        self._wake.set()
+
+    def welcome(self, learner_incarnation: int, version: int) -> None:
+        """Queue the answer to Hello."""
+        self._send(
+            pb.StreamTrajectoriesResponse(
+                welcome=pb.Welcome(
+                    learner_incarnation=learner_incarnation,
+                    version=max(version, 0),
+                    credits=self.credits,
+                )
+            )
+        )
+
+    def grant(self, granted: int) -> None:
+        """Queue a change of the credits, if it is one."""
+        if granted != self.credits:
+            self.credits = granted
+            grant = pb.CreditGrant(credits=granted)
+            self._send(pb.StreamTrajectoriesResponse(credit_grant=grant))
+
+    def acknowledge(self, settlement: Settlement) -> None:
+        """Queue a fragment's fate."""
+        ack = pb.Ack(
+            sequence=settlement.sequence,
+            fate=settlement.fate.value,
+            reason=settlement.reason,
+        )
+        self._send(pb.StreamTrajectoriesResponse(ack=ack))
+
+    def request_evaluation(self, request: pb.EvaluationRequest) -> None:
+        """Queue the wish for an evaluation."""
+        self._send(pb.StreamTrajectoriesResponse(evaluation_request=request))
+
+    def farewell(self) -> None:
+        """Queue the farewell, after which the stream ends."""
+        self._send(pb.StreamTrajectoriesResponse(farewell=pb.Farewell()))
+        self.finish()
+
+    async def outgoing(self) -> AsyncIterator[pb.StreamTrajectoriesResponse]:
+        """Yield what is to be written, until `finish` and all of it."""
+        while True:
+            while self._outgoing:
+                yield self._outgoing.popleft()
+            if self._finished:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _send(self, response: pb.StreamTrajectoriesResponse) -> None:
+        if self._finished:
+            return
+        if len(self._outgoing) >= MAX_OUTGOING:
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "the actor does not read its stream")
+            return
+        self._outgoing.append(response)
+        self._wake.set()
