@@ -37,11 +37,12 @@ class Document:
 
     def plain(self, node: Node, place: Place = ()) -> Any:
         """Turn a node into a plain value, and note what cannot be turned."""
-        self.lines.setdefault(place, node.start_mark.line + 1)
+        # A field is where its name is, though its value may begin in a later line.
+        self.lines.setdefault(place, _line(node))
         if len(place) > MAX_DEPTH:
             self._refuse(place, node, f"nested more than {MAX_DEPTH} deep", "Nest less.")
         elif isinstance(node, MappingNode) and node.tag == f"{TAG}map":
-            return {key: self.plain(of, (*place, key)) for key, of in self._fields(node, place)}
+            return {name: self.plain(of, (*place, name)) for name, of in self._fields(node, place)}
         elif isinstance(node, SequenceNode) and node.tag == f"{TAG}seq":
             return [self.plain(item, (*place, i)) for i, item in enumerate(node.value)]
         elif isinstance(node, ScalarNode):
@@ -52,7 +53,7 @@ class Document:
 
     def _fields(self, node: MappingNode, place: Place) -> Iterator[tuple[str, Node]]:
         """Give the fields of a mapping, what is merged into it (`<<`) before its own."""
-        own: dict[str, Node] = {}
+        own: dict[str, tuple[Node, Node]] = {}
         for key, value in node.value:
             if key.tag == f"{TAG}merge":
                 for merged in value.value if isinstance(value, SequenceNode) else [value]:
@@ -63,11 +64,13 @@ class Document:
             elif not isinstance(key, ScalarNode) or key.tag != f"{TAG}str":
                 self._refuse(place, key, "a key that is not text", "Put it in quotes.")
             elif key.value in own:
-                where = f"it is already in line {own[key.value].start_mark.line + 1}"
+                where = f"it is already in line {_line(own[key.value][0])}"
                 self._refuse((*place, key.value), key, f"given twice, {where}", "Keep one.")
             else:
-                own[key.value] = value
-        yield from own.items()
+                own[key.value] = key, value
+        for name, (key, value) in own.items():
+            self.lines[*place, name] = _line(key)
+            yield name, value
 
     def _scalar(self, node: ScalarNode, place: Place) -> Any:
         text = node.value
@@ -100,8 +103,12 @@ class Document:
         self._refuse(place, node, f"the tag {tag} has no meaning here", "Leave it out.")
 
     def _refuse(self, place: Place, node: Node, problem: str, cure: str) -> None:
-        line = node.start_mark.line + 1
-        self.problems.append(FieldError(spell(place) or "document", problem, cure, line))
+        path = spell(place) or "document"
+        self.problems.append(FieldError(path, problem, cure, _line(node)))
+
+
+def _line(node: Node) -> int:
+    return node.start_mark.line + 1
 
 
 def read_text(text: str, source: str) -> Document:

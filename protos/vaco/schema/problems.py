@@ -112,8 +112,10 @@ class Translator:
         return self._field_error((*place, *broken.at), broken.problem, broken.cure)
 
     def _field_error(self, place: Place, problem: str, cure: str) -> FieldError:
-        known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in self._lines), ())
-        return FieldError(spell(place), problem, cure.strip(), self._lines.get(known))
+        # What is missing is told at the line of what it is missing from.
+        parents = (place[:n] for n in range(len(place), 0, -1))
+        line = next((self._lines[each] for each in parents if each in self._lines), None)
+        return FieldError(spell(place), problem, cure, line)
 
     def _locate(self, location: Sequence[str | int]) -> tuple[Place, Node]:
         """Follow a location of pydantic's, which has the tags of variants in it, down the tree."""

@@ -7,7 +7,7 @@ that pydantic derives from the models.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -116,6 +116,7 @@ class Node:
         return {**target, **schema}
 
 
+@cache
 def tree_of(model: type[BaseModel]) -> Node:
     """Read the tree from a model."""
     schema = model.model_json_schema(by_alias=True)

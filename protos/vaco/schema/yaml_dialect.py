@@ -10,11 +10,13 @@ import re
 from typing import Any, Final
 
 import yaml
-from yaml.nodes import Node
+from yaml.nodes import Node, ScalarNode
 from yaml.resolver import Resolver
 
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 40
+
+_UNICODE_BREAKS: Final = frozenset("\x85\u2028\u2029")
 
 TAG: Final = "tag:yaml.org,2002:"
 SCALARS: Final = {
@@ -81,3 +83,12 @@ class ManifestDumper(_Dialect, yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 (PyYAML's signature)
         """Never abbreviate what occurs twice."""
         return True
+
+
+def _text(dumper: ManifestDumper, text: str) -> ScalarNode:
+    # Line breaks that only Unicode knows are folded away unless they are escaped.
+    style = '"' if _UNICODE_BREAKS.intersection(text) else None
+    return dumper.represent_scalar(f"{TAG}str", text, style)
+
+
+ManifestDumper.add_representer(str, _text)

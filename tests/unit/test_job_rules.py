@@ -1,0 +1,134 @@
+"""What must hold between fields, judged even when something else in the file is wrong."""
+
+from typing import Any
+
+import pytest
+from vaco.job import JobError, VACOJob, parse_job
+
+
+def document(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "training.vaco.dev/v1alpha1",
+        "kind": "VACOJob",
+        "metadata": {"name": "x"},
+        "spec": {"task": {"environment": "a"}, "stop": {"wallClockSeconds": 5}, **spec},
+    }
+
+
+def refused(spec: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(JobError) as caught:
+        parse_job(document(**spec))
+    return {each.path: f"{each.problem}. {each.cure}" for each in caught.value.problems}
+
+
+GRU = {"core": {"type": "gru"}}
+
+RULES: list[tuple[dict[str, Any], str, str, dict[str, Any]]] = [
+    (
+        {"actors": {"minReplicas": 3, "maxReplicas": 2}},
+        "spec.actors.minReplicas",
+        "3 is more than maxReplicas, which is 2. Lower `minReplicas` or raise `maxReplicas`.",
+        {"actors": {"minReplicas": 2, "maxReplicas": 2}},
+    ),
+    (
+        {"synchronous": True, "actors": {"replicas": 2}},
+        "spec.synchronous",
+        "lock-step has exactly one actor, not 1 to 2. Leave out ",
+        {"synchronous": True, "actors": {"replicas": 1}},
+    ),
+    (
+        {"synchronous": True, "autoscaling": {"mode": "external"}},
+        "spec.synchronous",
+        "lock-step has exactly one actor, so it cannot be scaled externally. Set ",
+        {"synchronous": True, "autoscaling": {"mode": "fixed"}},
+    ),
+    (
+        {"algorithm": {"learningRateSchedule": "linear"}},
+        "spec.algorithm.learningRateSchedule",
+        "linear needs `spec.stop.envSteps`, where the learning rate reaches zero. Give ",
+        {"algorithm": {"learningRateSchedule": "linear"}, "stop": {"envSteps": 5}},
+    ),
+    (
+        {"algorithm": {"minibatches": 9}, "learner": {"batchSize": 8, "bufferBatches": 64}}
+        | {"rollout": {"environmentsPerActor": 1, "fragmentLength": 1}},
+        "spec.algorithm.minibatches",
+        "9 minibatches of 8 samples. Lower ",
+        {"algorithm": {"minibatches": 8}, "learner": {"batchSize": 8, "bufferBatches": 64}}
+        | {"rollout": {"environmentsPerActor": 1, "fragmentLength": 1}},
+    ),
+    (
+        {"rollout": {"environmentsPerActor": 129}},
+        "spec.rollout",
+        "one fragment has 8256 samples, but the learner's buffer holds 8192. Lower ",
+        {"rollout": {"environmentsPerActor": 128}},
+    ),
+    (
+        {"policy": GRU, "algorithm": {"minibatches": 65}},
+        "spec.algorithm.minibatches",
+        "65 minibatches of 64 sequences: a recurrent policy is trained on whole sequences of ",
+        {"policy": GRU, "algorithm": {"minibatches": 64}},
+    ),
+    (
+        {"policy": {"network": {"type": "cnn", "channels": [8]}}},
+        "spec.policy.network.channels",
+        "the channels of nature are fixed. Leave out `channels`, or choose ",
+        {"policy": {"network": {"type": "cnn", "architecture": "impala", "channels": [8]}}},
+    ),
+    (
+        {"task": {"environment": "a", "vectorisation": "envpool", "wrappers": [{"name": "A"}]}},
+        "spec.task.vectorisation",
+        "envpool has no single environments that `wrappers` could go around. Leave out ",
+        {"task": {"environment": "a", "vectorisation": "sync", "wrappers": [{"name": "A"}]}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("broken", "path", "told", "kept"), RULES)
+def test_a_broken_rule_is_told_and_its_edge_is_allowed(
+    broken: dict[str, Any], path: str, told: str, kept: dict[str, Any]
+) -> None:
+    problems = refused(broken)
+    assert list(problems) == [path]
+    assert problems[path].startswith(told)
+    assert isinstance(parse_job(document(**kept)), VACOJob)
+
+
+@pytest.mark.parametrize(("broken", "path", "told", "kept"), RULES)
+def test_a_rule_is_judged_beside_another_problem(
+    broken: dict[str, Any], path: str, told: str, kept: dict[str, Any]
+) -> None:
+    problems = refused({**broken, "nonsense": 1})
+    assert sorted(problems) == sorted([path, "spec.nonsense"])
+    assert problems[path].startswith(told)
+    assert list(refused({**kept, "nonsense": 1})) == ["spec.nonsense"]
+
+
+def test_a_rule_is_not_judged_on_a_field_that_is_wrong() -> None:
+    problems = refused({"algorithm": {"minibatches": 5000, "learningRateSchedule": "linear"}})
+    assert problems.keys() == {"spec.algorithm.minibatches"}
+    problems = refused({"actors": {"minReplicas": 0, "maxReplicas": 2}, "synchronous": True})
+    assert problems.keys() == {"spec.actors.minReplicas"}
+
+
+def test_a_rule_is_judged_beside_a_missing_part() -> None:
+    spec = {"stop": {}, "algorithm": {"name": "vcao"}, "actors": {"replicas": 2}}
+    bad = document(**spec, synchronous=True)
+    del bad["spec"]["task"]
+    with pytest.raises(JobError) as caught:
+        parse_job(bad)
+    assert {each.path for each in caught.value.problems} == {
+        "spec.task",
+        "spec.stop",
+        "spec.algorithm.name",
+        "spec.synchronous",
+    }
+
+
+def test_max_replicas_makes_room_for_all() -> None:
+    def most(**actors: int) -> int:
+        return parse_job(document(actors=actors)).spec.actors.max_replicas
+
+    assert most() == 1
+    assert most(replicas=3) == 3
+    assert most(replicas=3, minReplicas=5) == 5
+    assert most(replicas=3, maxReplicas=8) == 8
