@@ -26,6 +26,7 @@ class Unrolled(NamedTuple):
     Attributes:
         output: [T, B, H].
         states: By name [T, B, H], after each step (before any reset of the next one).
+
     """
 
     output: Tensor
@@ -66,6 +67,7 @@ class Core(nn.Module):
             features_TB: [T, B, D].
             state: Before step 0, [B, H] by name.
             episode_start_TB: bool [T, B]; True zeroes the state before that step.
+
         """
         gates_TB = self.input(features_TB).float()
         keep_TB = [None] * len(gates_TB) if episode_start_TB is None else _keep(episode_start_TB)

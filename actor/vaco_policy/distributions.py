@@ -45,6 +45,7 @@ class Categorical:
 
     Args:
         logits: [..., n], unnormalised.
+
     """
 
     __slots__ = ("log_probs",)
@@ -84,6 +85,7 @@ class MultiCategorical:
     Args:
         logits: [..., A, M] with M the largest number of choices; what a dimension with fewer does
             not have is masked (see `choice_layout`).
+
     """
 
     __slots__ = ("_each",)
@@ -125,6 +127,7 @@ class DiagonalGaussian:
     Args:
         mean: [..., A].
         log_std: [A], the same for every state.
+
     """
 
     __slots__ = ("log_std", "mean")
@@ -177,6 +180,7 @@ def choice_layout(nvec: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     Returns:
         `index` int64 [A * M] into the flat logits, and `mask` float32 [A, M] to add to them: 0
         where a dimension has that choice, hugely negative where it has not.
+
     """
     widest = max(nvec)
     choice = torch.arange(widest).expand(len(nvec), widest)

@@ -21,6 +21,7 @@ def export(job: Path, checkpoint: Path, out: Path, *, onnx: bool = False) -> lis
     Raises:
         UserError: Job or checkpoint cannot be read, `out` cannot be written, or the ONNX file does
             not compute what the policy computes.
+
     """
     stored = read_checkpoint(checkpoint, load_job(job).spec.policy)
     policy = stored.build()

@@ -24,6 +24,7 @@ class Inputs(NamedTuple):
     Attributes:
         vector: float32 [..., D]; D may be 0.
         images: float32 [..., C, H, W] each, in the order of `Features.images`.
+
     """
 
     vector: Tensor
@@ -68,6 +69,7 @@ class Features:
         images: Layouts of the images, by name.
         continuous_size: Length of the part of the vector that can be normalised.
         vector_size: Length of the vector.
+
     """
 
     def __init__(self, spaces: Mapping[str, Box | Discrete | MultiBinary]) -> None:

@@ -170,6 +170,7 @@ def make_network(
 
     Raises:
         UserError: The network does not fit the observations.
+
     """
     if isinstance(config, CnnNetwork):
         return Cnn(config, features, generator)
@@ -178,20 +179,18 @@ def make_network(
 
 def linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:
     """Return a linear layer with orthogonal weights and zero biases."""
-    return _start(nn.Linear(inputs, outputs, device="meta"), gain, generator)
+    return _start(nn.Linear(inputs, outputs), gain, generator)
 
 
 def convolution(
     inputs: int, outputs: int, kernel: int, stride: int, padding: int, generator: torch.Generator
 ) -> nn.Conv2d:
     """Return a convolution with orthogonal weights and zero biases."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, device="meta")
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding)
     return _start(layer, HIDDEN_GAIN, generator)
 
 
 def _start(layer: _Layer, gain: float, generator: torch.Generator) -> _Layer:
-    # Made on "meta", a layer draws nothing from the global generator for weights we replace.
-    layer.to_empty(device="cpu")
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

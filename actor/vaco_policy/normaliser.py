@@ -95,6 +95,7 @@ class ReturnNormaliser(nn.Module):
             valid_TB: bool [T, B]: steps that are samples; the others are passed over.
             carry_B: float32 [B]: the discounted sum before step 0.
             gamma: Discount per step.
+
         """
         sums = discounted_sums(rewards_TB, done_TB, valid_TB, carry_B, gamma)[valid_TB]
         if sums.numel() == 0:
@@ -119,7 +120,7 @@ def discounted_sums(
     An invalid step repeats what was carried before it.
     """
     reward = torch.where(valid_TB, rewards_TB, 0.0).double()
-    discount = torch.where(valid_TB, gamma, 1.0).double()
+    discount = torch.where(valid_TB, torch.full_like(reward, gamma), 1.0)
     keep = (~(done_TB & valid_TB)).double()
     sums, carry = torch.empty_like(reward), carry_B.double()
     for t in range(reward.shape[0]):

@@ -53,6 +53,7 @@ def write_onnx(policy: Policy, directory: Path) -> Path:
 
     Raises:
         UserError: The graph does not compute what the policy computes; it is not written then.
+
     """
     actor = _Actor(policy).eval()
     with torch.inference_mode():

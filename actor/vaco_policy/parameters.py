@@ -31,6 +31,7 @@ def to_payload(policy: nn.Module, dtype: WeightsDtype = "float32") -> bytes:
         policy: Whose `state_dict` is written.
         dtype: Of the float32 tensors in the payload. The normalisers' float64 statistics are
             always written exactly.
+
     """
     tensors = {
         name: (tensor.to(_DTYPES[dtype]) if tensor.dtype == torch.float32 else tensor)
@@ -48,6 +49,7 @@ def load_payload(policy: nn.Module, payload: bytes) -> None:
     Raises:
         UserError: It is not safetensors, or its names, shapes or dtypes are not the policy's, or
             it holds a number that is not finite. The policy is then unchanged.
+
     """
     own = policy.state_dict()
     bound = sum(tensor.nbytes for tensor in own.values()) + _HEADER_BYTES

@@ -45,6 +45,7 @@ class Act(NamedTuple):
         action: int64 [B] or [B, A], or float32 [B, A]; not clipped.
         logp: float32 [B], summed over action dimensions.
         state: The core's state after the step, [B, H] by name; {} without a core.
+
     """
 
     action: Tensor
@@ -62,6 +63,7 @@ class Evaluation(NamedTuple):
         value: float32 like `logp`, or [T+1, B] if a bootstrap observation was given.
         states: The core's state after each step, [T or T+1, B, H] by name, before any reset by the
             next step; {} without a core.
+
     """
 
     distribution: Distribution
@@ -89,6 +91,7 @@ class Policy(nn.Module):
 
     Raises:
         UserError: The network does not fit the observations.
+
     """
 
     _choice_index: Tensor
@@ -96,7 +99,6 @@ class Policy(nn.Module):
 
     def __init__(self, config: PolicySpec, spaces: Spaces, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(derive(seed, "policy"))
         self.config = config
         self.spaces = spaces
         self.features = Features(spaces.observation)
@@ -104,6 +106,17 @@ class Policy(nn.Module):
         normalise = config.normalise_observations and size > 0
         self.observation_normaliser = RunningNormaliser(size) if normalise else None
         self.return_normaliser = ReturnNormaliser() if config.normalise_returns else None
+        # torch's layers draw weights of their own, which ours replace.
+        with torch.random.fork_rng(devices=[]):
+            self._init_networks(torch.Generator().manual_seed(derive(seed, "policy")))
+        self._init_action_space(spaces.action)
+        # In an actor's step, what `nn.Module` adds to a call and to the look-up of a part would
+        # cost as much as the arithmetic.
+        self._actor_forward = self.actor.forward
+        self._policy_weights = (self.policy_head.weight, self.policy_head.bias)
+
+    def _init_networks(self, generator: torch.Generator) -> None:
+        config = self.config
         self.actor = make_network(config.network, self.features, generator)
         size = self.actor.output_size
         self.core: Core | None = None
@@ -112,13 +125,8 @@ class Policy(nn.Module):
             size = config.core.hidden_size
         shared = config.shared_trunk or self.core is not None
         self.critic = None if shared else make_network(config.network, self.features, generator)
-        self.policy_head = linear(size, _head_size(spaces.action), _POLICY_GAIN, generator)
-        # In an actor's step, what `nn.Module` adds to a call and to the look-up of a part would
-        # cost as much as the arithmetic.
-        self._actor_forward = self.actor.forward
-        self._policy_weights = (self.policy_head.weight, self.policy_head.bias)
+        self.policy_head = linear(size, _head_size(self.spaces.action), _POLICY_GAIN, generator)
         self.value_head = linear(size, 1, _VALUE_GAIN, generator)
-        self._init_action_space(spaces.action)
 
     def _init_action_space(self, space: Discrete | MultiDiscrete | Box) -> None:
         if isinstance(space, Box):
@@ -153,6 +161,7 @@ class Policy(nn.Module):
             generator: What is random comes from it.
             deterministic: Take the most probable action instead of a sample.
             episode_start: bool [B]; where True, the state is zeroed first. None: nowhere.
+
         """
         distribution, state = self.distribution_at(observations, state, episode_start)
         if deterministic:
@@ -187,6 +196,7 @@ class Policy(nn.Module):
             state: The core's state before step 0, [B, H] by name; None: zeros.
             episode_start: bool [T, B] (or [T+1, B], as the observations); where True, the core's
                 state is zeroed before that step. None: nowhere.
+
         """
         hidden = self._hidden(observations, state, episode_start)
         distribution = self._distribution(hidden.actor[: actions.shape[0]])
@@ -216,6 +226,7 @@ class Policy(nn.Module):
             observations: Such as the last ones of truncated episodes.
             state: The core's state after the step before each, [N, H] by name (from
                 `Evaluation.states`); {} without a core.
+
         """
         if self.core is None:
             return self.value(observations)
@@ -230,6 +241,7 @@ class Policy(nn.Module):
         Args:
             observations: [..., *shape] by name.
             valid: bool [...]: those that count; None: all.
+
         """
         if self.observation_normaliser is None:
             return

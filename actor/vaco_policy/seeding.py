@@ -18,6 +18,7 @@ def derive(seed: int, *names: str | int) -> int:
     Args:
         seed: The job's seed (`spec.seed`), or one that was derived already.
         names: What is seeded, from the general to the particular: `derive(0, "actor", 3, "env")`.
+
     """
     digest = hashlib.blake2b(digest_size=8, person=b"vaco.seeding")
     for part in (seed, *names):

@@ -130,6 +130,7 @@ class Box:
 
         Raises:
             UserError: The dtype is not one that travels.
+
         """
         return cls(
             tuple(int(extent) for extent in shape),
@@ -151,6 +152,7 @@ def observation_dtype(dtype: npt.DTypeLike) -> BoxDType:
 
     Raises:
         UserError: There is none (complex numbers, objects, text).
+
     """
     name = np.dtype(dtype).name
     if name not in _BOX_DTYPES:
@@ -204,6 +206,7 @@ class Spaces:
 
     Example:
         >>> Spaces({"observation": Box((4,))}, Discrete(2))
+
     """
 
     observation: Annotated[
@@ -231,6 +234,7 @@ class Spaces:
 
         Raises:
             UserError: The text is too long, is not JSON, or describes no space we know.
+
         """
         if len(text) > MAX_JSON_CHARACTERS:
             raise UserError("spaces", f"the text has over {MAX_JSON_CHARACTERS} characters")
@@ -262,6 +266,7 @@ def fragment_spec(
         policy: `spec.policy`, whose core decides which state travels.
         rollout: `spec.rollout`, the bounds of T and B.
         reward_bound: `spec.task.rewardBound`.
+
     """
     core = policy.core
     names = core_state_names(core)

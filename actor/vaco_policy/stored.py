@@ -38,6 +38,7 @@ class StoredPolicy:
         spaces: What it was trained for.
         version: Of the weights.
         payload: The weights, as `parameters.to_payload` writes them.
+
     """
 
     spec: PolicySpec
@@ -50,6 +51,7 @@ class StoredPolicy:
 
         Raises:
             UserError: The weights are not of this shape.
+
         """
         policy = Policy(self.spec, self.spaces)
         load_payload(policy, self.payload)
@@ -65,6 +67,7 @@ def read_checkpoint(directory: Path, spec: PolicySpec) -> StoredPolicy:
 
     Raises:
         UserError: A file is missing or is not what the checkpoint's manifest says.
+
     """
     digests = _field(_document(directory / _MANIFEST), directory / _MANIFEST, "manifest", "sha256")
     contents = {name: _read(directory / name) for name in (WEIGHTS, _STATE)}
@@ -85,6 +88,7 @@ def write_export(directory: Path, stored: StoredPolicy) -> list[Path]:
 
     Raises:
         UserError: The directory cannot be written.
+
     """
     description = {
         "format": EXPORT_FORMAT,
@@ -108,6 +112,7 @@ def read_export(directory: Path) -> StoredPolicy:
 
     Raises:
         UserError: A file is missing, or is not what `write_export` writes.
+
     """
     path = directory / DESCRIPTION
     document = _document(path)
