@@ -1,0 +1,1 @@
+"""The actor: environments, rollouts, and the stream that carries them to the learner."""

@@ -1,0 +1,254 @@
+"""From a task to many environments of it: what they are made of, and what steps them.
+
+`vectorisation: auto` takes the first of these that the task allows:
+
+1. the environment's own vector entry point (CartPole, every Atari game): steps all environments in
+   one call. Allowed when there are no wrappers and it takes the task's `kwargs`.
+2. envpool, for gymnasium's MuJoCo tasks: C++ threads. Allowed when there are no wrappers and no
+   `kwargs`. It costs seconds to import, so nothing is taken from it that gymnasium steps well.
+3. sync: one environment after the other.
+
+Worker processes (async) are never chosen by themselves: several actors use several cores better,
+because they need not wait for the slowest environment at every step.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode
+from vaco.errors import UserError
+from vaco.job import GymnasiumTask, Wrapper
+from vaco_policy.spaces import Spaces
+
+from vaco_actor.imports import did_you_mean, import_all
+from vaco_actor.vector_environment import AnyVectorEnv, VectorEnvironment
+
+_AnyEnv = gymnasium.Env[Any, Any]
+_AnyWrapper = gymnasium.Wrapper[Any, Any, Any, Any]
+
+_ENVPOOL_MUJOCO = re.compile(
+    r"(Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedDoublePendulum|InvertedPendulum"
+    r"|Pusher|Reacher|Swimmer|Walker2d)-v[45]"
+)
+
+# A seed for each environment is counted up from one, and C++ environments keep it in 31 bits.
+_SEEDS = 2**31 - 2**12
+
+
+def make_vector_env(
+    task: GymnasiumTask,
+    num_envs: int,
+    seed: int,
+    *,
+    threads: int = 1,
+    render: bool = False,
+) -> VectorEnvironment:
+    """Make `num_envs` environments of `task`.
+
+    Args:
+        task: What to make.
+        num_envs: B.
+        seed: Any integer; all environments derive theirs from it.
+        threads: CPU threads of what steps environments in threads of its own.
+        render: Make environments that draw pictures (`VectorEnvironment.render`), one by one.
+
+    Raises:
+        UserError: Unknown environment, import, wrapper or keyword argument, or an environment that
+            no policy here handles. Its path is the field of the manifest to mend.
+
+    """
+    import_all(task.imports)
+    seed %= _SEEDS
+    if task.vectorisation == "envpool" and not render:
+        return _envpool(task, num_envs, seed, threads)
+    spec = _find(task.environment)
+    match _choose(task, spec, render):
+        case "envpool":
+            return _envpool(task, num_envs, seed, threads)
+        case "vectorEntryPoint":
+            return _entry_point(task, spec, num_envs, seed, threads)
+        case chosen:
+            return _single_environments(task, num_envs, seed, chosen, render)
+
+
+def probe_spaces(task: GymnasiumTask) -> Spaces:
+    """Return the spaces a policy for `task` is built for.
+
+    Raises:
+        UserError: As `make_vector_env` does.
+
+    """
+    with make_vector_env(task, 1, 0) as environment:
+        return environment.spaces
+
+
+def _find(environment: str) -> EnvSpec:
+    if environment.startswith("ALE/"):
+        import_all(["ale_py"])
+    spec = gymnasium.registry.get(environment)
+    if spec is None:
+        raise UserError(
+            "spec.task.environment",
+            f"'{environment}' is not the id of an environment",
+            did_you_mean(environment, gymnasium.registry)
+            + "An environment of your own is registered by a module named in `spec.task.imports`.",
+        )
+    return spec
+
+
+def _choose(task: GymnasiumTask, spec: EnvSpec, render: bool) -> str:
+    if render or task.wrappers:
+        return "async" if task.vectorisation == "async" and not render else "sync"
+    if task.vectorisation != "auto":
+        return task.vectorisation
+    if spec.vector_entry_point is not None and not _entry_point_refuses(task, spec):
+        return "vectorEntryPoint"
+    if _ENVPOOL_MUJOCO.fullmatch(spec.id) and not task.kwargs and _is_installed("envpool"):
+        return "envpool"
+    return "sync"
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _entry_point_refuses(task: GymnasiumTask, spec: EnvSpec) -> str:
+    """Say why the vector entry point cannot step this task; empty when it can."""
+    if spec.vector_entry_point is None:
+        return f"{spec.id} has no vector entry point"
+    if spec.additional_wrappers:
+        return f"{spec.id} is registered with wrappers, which its vector entry point leaves out"
+    takes = _parameters(spec.vector_entry_point)
+    unknown = sorted(task.kwargs.keys() - takes)
+    if unknown:
+        return f"the vector entry point of {spec.id} takes no {', '.join(unknown)}"
+    if task.max_episode_steps is not None and not takes & {"max_episode_steps", _ALE_FRAMES}:
+        return f"the vector entry point of {spec.id} takes no limit of steps"
+    return ""
+
+
+_ALE_FRAMES = "max_num_frames_per_episode"
+_ALE_FRAME_SKIP = 4
+
+
+def _parameters(entry_point: str | Callable[..., Any]) -> set[str]:
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return set(inspect.signature(creator).parameters)
+
+
+def _entry_point(
+    task: GymnasiumTask, spec: EnvSpec, num_envs: int, seed: int, threads: int
+) -> VectorEnvironment:
+    refusal = _entry_point_refuses(task, spec)
+    if refusal or spec.vector_entry_point is None:
+        raise UserError("spec.task.vectorisation", f"vectorEntryPoint, but {refusal}", "Use sync.")
+    takes = _parameters(spec.vector_entry_point)
+    kwargs: dict[str, Any] = dict(task.kwargs)
+    if "num_threads" in takes:
+        kwargs.setdefault("num_threads", threads)
+    frame_stack = task.frame_stack
+    if "stack_num" in takes and frame_stack > 1:
+        # It stacks by itself, and better: before it leaves out frames.
+        kwargs["stack_num"], frame_stack = frame_stack, 1
+    if task.max_episode_steps is not None and "max_episode_steps" in takes:
+        kwargs["max_episode_steps"] = task.max_episode_steps
+    elif task.max_episode_steps is not None:
+        skip = int(kwargs.get("frameskip", spec.kwargs.get("frameskip", _ALE_FRAME_SKIP)))
+        kwargs[_ALE_FRAMES] = task.max_episode_steps * skip
+    env = _made(
+        task,
+        lambda: gymnasium.make_vec(
+            spec.id, num_envs, vectorization_mode="vector_entry_point", **kwargs
+        ),
+    )
+    return VectorEnvironment(env, spec.id, frame_stack, seed)
+
+
+def _single_environments(
+    task: GymnasiumTask, num_envs: int, seed: int, mode: str, render: bool
+) -> VectorEnvironment:
+    kwargs: dict[str, Any] = {"disable_env_checker": True, **task.kwargs}
+    if task.max_episode_steps is not None:
+        kwargs["max_episode_steps"] = task.max_episode_steps
+    if render:
+        kwargs["render_mode"] = "rgb_array"
+    wrappers = [_wrapper(index, wrapper) for index, wrapper in enumerate(task.wrappers)]
+    env = _made(
+        task,
+        lambda: gymnasium.make_vec(
+            task.environment,
+            num_envs,
+            vectorization_mode=mode,
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            wrappers=wrappers,
+            **kwargs,
+        ),
+    )
+    return VectorEnvironment(env, task.environment, task.frame_stack, seed)
+
+
+def _wrapper(index: int, wrapper: Wrapper) -> Callable[[_AnyEnv], _AnyWrapper]:
+    path = f"spec.task.wrappers.{index}"
+    module_name, _, class_name = wrapper.name.rpartition(":")
+    module = gymnasium.wrappers
+    if module_name:
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise UserError(path, f"cannot import {module_name}: {error}") from error
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        raise UserError(
+            path,
+            f"{module.__name__} has no wrapper '{class_name}'",
+            did_you_mean(class_name, dir(module)) + "Name one of your own as `module:Class`.",
+        )
+
+    def wrap(env: _AnyEnv) -> _AnyWrapper:
+        try:
+            wrapped: _AnyWrapper = cls(env, **wrapper.kwargs)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(path, f"{class_name} does not go around {env}: {error}") from error
+        return wrapped
+
+    return wrap
+
+
+def _envpool(task: GymnasiumTask, num_envs: int, seed: int, threads: int) -> VectorEnvironment:
+    if not _is_installed("envpool"):
+        raise UserError("spec.task.vectorisation", "envpool, which is not installed", "Use sync.")
+    import envpool
+
+    if task.environment not in envpool.list_all_envs():
+        raise UserError(
+            "spec.task.environment",
+            f"envpool has no '{task.environment}'",
+            did_you_mean(task.environment, envpool.list_all_envs())
+            + "`vectorisation: sync` makes it by gymnasium.",
+        )
+    kwargs: dict[str, Any] = {"num_threads": min(threads, num_envs), **task.kwargs}
+    if task.max_episode_steps is not None:
+        kwargs["max_episode_steps"] = task.max_episode_steps
+    make: Any = envpool.make_gymnasium
+    env = _made(task, lambda: make(task.environment, num_envs=num_envs, seed=seed, **kwargs))
+    return VectorEnvironment(env, task.environment, task.frame_stack, None)
+
+
+def _made(task: GymnasiumTask, make: Callable[[], AnyVectorEnv]) -> AnyVectorEnv:
+    """Call `make`; whatever an environment's constructor raises is about the manifest."""
+    try:
+        return make()
+    except UserError:
+        raise
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError("spec.task.environment", f"{task.environment}: {error}") from error
+    except Exception as error:
+        at = "spec.task.kwargs" if task.kwargs else "spec.task.environment"
+        kind = type(error).__name__
+        raise UserError(at, f"{task.environment} could not be made: {kind}: {error}") from error
