@@ -52,6 +52,7 @@ class MalformedFragment(ValueError):  # noqa: N818 - the fate it leads to is the
     Attributes:
         field: the message's field that is wrong, e.g. `observations[image]`.
         problem: what is wrong with it.
+
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -73,6 +74,7 @@ def tensor_parts(
 
     Raises:
         TypeError: the wire has no such dtype.
+
     """
     number = _NUMBERS.get(array.dtype)
     if number is None:
@@ -116,6 +118,7 @@ class Envelope(NamedTuple):
         dtype: of the array.
         shape: of the array.
         size: bytes of the array.
+
     """
 
     head: bytes
@@ -152,6 +155,7 @@ def read_tensor(
     Raises:
         MalformedFragment: no tensor, of unknown dtype or another than `dtype`, of another shape
             than `shape` or one that its bytes do not fill, or a bool is neither 0 nor 1.
+
     """
     envelope = _ENVELOPES.find(field, data, span, _parse_tensor)
     if dtype is not None and envelope.dtype != dtype:
@@ -169,6 +173,7 @@ def read_named_tensors(
     Raises:
         MalformedFragment: too many tensors, a name that is empty, too long or used twice, or
             a tensor that `read_tensor` refuses or that has other leading dimensions.
+
     """
     if len(spans) > MAX_NAMED_TENSORS:
         raise MalformedFragment(field, f"{len(spans)} tensors, over {MAX_NAMED_TENSORS}")
@@ -205,12 +210,13 @@ class _Envelopes:
         self._known: dict[tuple[str, int], Envelope] = {}
 
     def find(
-        self, field: str, data: bytes, span: Span, parse: Callable[[bytes, Span], Envelope]
+        self, field: str, data: bytes, span: Span, parse: Callable[[str, bytes, Span], Envelope]
     ) -> Envelope:
         """Return the envelope of the tensor at `span`.
 
         Raises:
             MalformedFragment: it is malformed.
+
         """
         start, end = span
         known = self._known.get((field, end - start))
@@ -220,10 +226,7 @@ class _Envelopes:
             and data.endswith(known.tail, start, end)
         ):
             return known
-        try:
-            envelope = parse(data, span)
-        except (WireError, DecodeError) as error:
-            raise MalformedFragment(field, str(error)) from error
+        envelope = parse(field, data, span)
         if len(self._known) >= self._size:
             self._known.clear()
         self._known[field, end - start] = envelope
@@ -233,40 +236,44 @@ class _Envelopes:
 _ENVELOPES: Final = _Envelopes(size=1024)
 
 
-def _parse_tensor(data: bytes, span: Span) -> Envelope:
+def _parse_tensor(field: str, data: bytes, span: Span) -> Envelope:
     start, end = span
-    rest, found = split(data, span, _DATA)
-    if len(rest) > _MAX_HEAD_BYTES:
-        raise WireError(f"{len(rest)} bytes besides the array's")
-    tensor = pb.Tensor.FromString(rest)
+    try:
+        rest, found = split(data, span, _DATA)
+        if len(rest) > _MAX_HEAD_BYTES or len(found) > 1:
+            raise WireError(f"data {len(found)} times, {len(rest)} bytes besides")
+        tensor = pb.Tensor.FromString(rest)
+    except (WireError, DecodeError) as error:
+        raise MalformedFragment(field, f"not a Tensor: {error}") from error
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
-        raise WireError(f"unknown dtype {tensor.dtype}")
+        raise MalformedFragment(field, f"unknown dtype {tensor.dtype}")
     if len(tensor.shape) > MAX_DIMENSIONS:
-        raise WireError(f"{len(tensor.shape)} dimensions, over {MAX_DIMENSIONS}")
+        raise MalformedFragment(field, f"{len(tensor.shape)} dimensions, over {MAX_DIMENSIONS}")
     shape = tuple(tensor.shape)
     # An empty array can have dimensions whose product NumPy cannot hold.
     if math.prod(max(d, 1) for d in shape) > _MAX_VOLUME:
-        raise WireError(f"shape {shape} is too large")
-    if len(found) > 1:
-        raise WireError("its data is there twice")
+        raise MalformedFragment(field, f"shape {shape} is too large")
     first, last = found[0][1] if found else (end, end)
     size = math.prod(shape) * dtype.itemsize
     if last - first != size:
-        raise WireError(f"{last - first} bytes, shape {shape} takes {size}")
+        raise MalformedFragment(field, f"{last - first} bytes, shape {shape} takes {size}")
     return Envelope(data[start:first], data[last:end], "", dtype, shape, size)
 
 
-def _parse_named_tensor(data: bytes, span: Span) -> Envelope:
+def _parse_named_tensor(field: str, data: bytes, span: Span) -> Envelope:
     start, end = span
-    rest, found = split(data, span, _TENSOR)
-    if len(rest) > _MAX_HEAD_BYTES:
-        raise WireError(f"{len(rest)} bytes besides the tensor's")
-    name = pb.NamedTensor.FromString(rest).name
+    try:
+        rest, found = split(data, span, _TENSOR)
+        if len(rest) > _MAX_HEAD_BYTES:
+            raise WireError(f"{len(rest)} bytes besides the tensor's")
+        name = pb.NamedTensor.FromString(rest).name
+    except (WireError, DecodeError) as error:
+        raise MalformedFragment(field, f"not a NamedTensor: {error}") from error
     if not 0 < len(name) <= MAX_NAME_LENGTH:
-        raise WireError(f"a name of {len(name)} characters")
+        raise MalformedFragment(field, f"a name of {len(name)} characters")
     if len(found) != 1:
-        raise WireError(f"{name}: {len(found)} tensors for one name")
-    tensor = _parse_tensor(data, found[0][1])
+        raise MalformedFragment(f"{field}[{name}]", f"{len(found)} tensors")
+    tensor = _parse_tensor(f"{field}[{name}]", data, found[0][1])
     first, last = tensor.place(found[0][1])
     return tensor._replace(head=data[start:first], tail=data[last:end], name=name)
