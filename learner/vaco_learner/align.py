@@ -77,6 +77,7 @@ def vtrace(
         c_bar: bound of the weight of what comes later; decides the speed of contraction.
         form: `unweighted` as above; `impala` is r_t + gamma*v_{t+1} - V(s_t), whose bootstrap is
             the whole V-trace target and not its mixture with V by lambda.
+
     """
     rho_TB = likelihood_ratio(log_rho_TB)
     td_TB = _temporal_differences(steps, gamma)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
 from vaco.trajectory import Fragment
 
 
@@ -64,6 +63,7 @@ def collate(fragments: Sequence[Fragment], device: torch.device | str = "cpu") -
 
     Raises:
         ValueError: there is no fragment, or their fields do not fit each other.
+
     """
     if not fragments:
         raise ValueError("collate needs at least one fragment")

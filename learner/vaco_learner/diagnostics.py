@@ -61,6 +61,7 @@ class UpdateStats:
         gradient_steps: how many there were.
         samples: valid steps in the batch.
         tv_per_step: `tv` of each gradient step; of evenly spaced ones if there were over 256.
+
     """
 
     tv: float

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from vaco_policy.policy import Policy
 
 from vaco_learner.batch import PhaseBatch
-from vaco_policy.policy import Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Evaluator(ABC):
     Args:
         policy: the policy.
         bf16: whether networks compute in bfloat16 (autocast); what comes out is float32 anyway.
+
     """
 
     def __init__(self, policy: Policy, *, bf16: bool) -> None:
@@ -67,7 +68,7 @@ class Evaluator(ABC):
 
     def _survey_columns(self, batch: PhaseBatch, columns: slice) -> Survey:
         seen = self._policy.evaluate(
-            {name: rows[:, columns] for name, rows in batch.observations.items()},
+            {name: rows[:, columns].contiguous() for name, rows in batch.observations.items()},
             batch.actions[:, columns],
             {name: state[columns] for name, state in batch.core_state.items()},
             batch.episode_start_T1B[:, columns],

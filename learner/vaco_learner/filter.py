@@ -52,6 +52,7 @@ def deviation_and_direction(logps: Logps, anchor: Anchor) -> tuple[Tensor, Tenso
         deviation_N, whose mean absolute value is twice the TV, and direction_N, whose sign says
         whether the action has become likelier. `gap` measures pi/beta - pi_T/beta, the distance
         between pi and pi_T under the actions that beta took (as GePPO does, arXiv 2111.00072).
+
     """
     if anchor == "gap":
         ratio_N = likelihood_ratio(logps.policy_N - logps.behaviour_N)
@@ -76,6 +77,7 @@ def keep_mask(direction_N: Tensor, advantage_N: Tensor, over: Tensor) -> Tensor:
         direction_N: the log-ratio to the anchor, or anything of its sign.
         advantage_N: the very advantage that the loss uses.
         over: boolean, a scalar or [N]: is the threshold exceeded (for this sample)?
+
     """
     return ~over | (advantage_N * direction_N.sign() <= 0)
 
@@ -109,6 +111,7 @@ def filter_fragments(
         threshold: the TV up to which a fragment is not filtered.
         fragment_N: int64, each sample's fragment, in 0..fragments-1.
         fragments: how many there are in the phase; those without a sample here do not count.
+
     """
     deviation_N, direction_N = deviation_and_direction(logps, anchor)
     zeros = deviation_N.new_zeros(fragments)

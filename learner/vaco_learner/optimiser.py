@@ -1,4 +1,9 @@
-"""The gradient step: Adam behind a bound on the gradient's norm and a check that it is finite."""
+"""The gradient step: Adam behind a bound on the gradient's norm and a check that it is finite.
+
+Adam is called as a function, with its moments kept here: building a `torch.optim` optimizer imports
+torch's compiler, which costs a learner seconds at its start, and the moments can be checkpointed by
+the names of their parameters.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +12,34 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-
+from torch.optim.adam import adam
 from vaco.errors import UserError
 from vaco.job import AlgorithmBase
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_BETA1, _BETA2 = 0.9, 0.999
+_MEAN, _SQUARE, _STEP = "exp_avg", "exp_avg_sq", "step"
 
 
-class NonFiniteUpdate(ArithmeticError):  # noqa: N818
+class NonFiniteUpdate(ArithmeticError):  # noqa: N818 - it names the update, as callers speak of it
     """A loss or a gradient is NaN or infinite. The step was not applied; the weights are finite."""
 
 
 class Optimiser:
-    """Adam over all of a policy's parameters.
+    """Adam (Kingma and Ba, 2015) over all of a policy's parameters.
 
     Args:
-        policy: on the device where it will stay.
+        policy: on the device where it will stay; all its parameters take part in every loss.
         spec: `adamEpsilon` and `maxGradientNorm` are used.
     """
 
     def __init__(self, policy: nn.Module, spec: AlgorithmBase) -> None:
-        self._parameters = dict(policy.named_parameters())
+        self._names = [name for name, _ in policy.named_parameters()]
+        self._parameters: list[Tensor] = list(policy.parameters())
+        self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
+        self._epsilon = spec.adam_epsilon
         self._max_norm = spec.max_gradient_norm
-        self._adam = torch.optim.Adam(
-            self._parameters.values(), lr=spec.learning_rate, eps=spec.adam_epsilon, fused=True
-        )
 
     def step(self, loss: Tensor, learning_rate: float) -> Tensor:
         """Apply one step that lowers `loss`.
@@ -42,45 +50,61 @@ class Optimiser:
         Raises:
             NonFiniteUpdate: the loss or a gradient is not finite; nothing was applied.
         """
-        self._adam.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), self._max_norm)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        value = loss.detach()
         # One read: the device has to be waited for here, or a bad step could not be held back.
-        if not math.isfinite(float(loss.detach() + norm)):
-            self._adam.zero_grad(set_to_none=True)
-            raise NonFiniteUpdate(f"loss {float(loss):g}, gradient norm {float(norm):g}")
-        self._adam.param_groups[0]["lr"] = learning_rate
-        self._adam.step()
+        if not math.isfinite(float(value + norm)):
+            raise NonFiniteUpdate(f"loss {float(value):g}, gradient norm {float(norm):g}")
+        self._apply([p.grad for p in self._parameters if p.grad is not None], learning_rate)
         return norm
 
-    def state(self) -> dict[str, Tensor]:
-        """Copies of Adam's moments, by `<moment>.<parameter>`; empty before the first step."""
-        return {
-            f"{moment}.{name}": self._adam.state[parameter][moment].clone()
-            for name, parameter in self._parameters.items()
-            if parameter in self._adam.state
-            for moment in _MOMENTS
-        }
+    @torch.no_grad()
+    def _apply(self, gradients: list[Tensor], learning_rate: float) -> None:
+        adam(
+            self._parameters,
+            gradients,
+            self._means,
+            self._squares,
+            [],
+            self._steps,
+            fused=True,
+            amsgrad=False,
+            beta1=_BETA1,
+            beta2=_BETA2,
+            lr=learning_rate,
+            weight_decay=0.0,
+            eps=self._epsilon,
+            maximize=False,
+        )
 
+    def state(self) -> dict[str, Tensor]:
+        """Copies of Adam's moments, by `<moment>.<parameter>`."""
+        return {name: moment.clone() for name, moment in self._moments().items()}
+
+    @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned.
 
         Raises:
-            UserError: the moments are not those of this policy.
+            UserError: the moments are not those of this policy; nothing was loaded.
         """
-        self._adam.state.clear()
-        if not state:
-            return
-        expected = {f"{moment}.{name}" for moment in _MOMENTS for name in self._parameters}
-        if differing := sorted(expected ^ state.keys()):
-            raise UserError("optimizer", f"the policy's parameters do not match: {differing[0]}")
-        for name, parameter in self._parameters.items():
-            moments = {moment: state[f"{moment}.{name}"] for moment in _MOMENTS}
-            if moments["exp_avg"].shape != parameter.shape:
-                raise UserError(
-                    f"optimizer.{name}",
-                    f"shape {tuple(moments['exp_avg'].shape)} is not the parameter's",
-                )
-            self._adam.state[parameter] = {
-                moment: tensor.to(parameter.device, copy=True) for moment, tensor in moments.items()
-            }
+        own = self._moments()
+        if differing := sorted(own.keys() ^ state.keys()):
+            raise UserError("optimizer", f"not this policy's moments: {differing[0]}")
+        for name, moment in own.items():
+            if moment.shape != state[name].shape:
+                problem = f"shape {tuple(state[name].shape)}, expected {tuple(moment.shape)}"
+                raise UserError(f"optimizer.{name}", problem)
+        for name, moment in own.items():
+            moment.copy_(state[name])
+
+    def _moments(self) -> dict[str, Tensor]:
+        kinds = {_MEAN: self._means, _SQUARE: self._squares, _STEP: self._steps}
+        return {
+            f"{kind}.{name}": moment
+            for kind, moments in kinds.items()
+            for name, moment in zip(self._names, moments, strict=True)
+        }

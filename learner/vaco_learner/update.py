@@ -18,8 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
 from vaco.job import VACOJob
+from vaco_policy.parameters import load_payload, to_payload
+from vaco_policy.policy import Policy
+from vaco_policy.seeding import derive
+from vaco_policy.spaces import Spaces
+
 from vaco_learner.algorithms import Minibatch, kl_from_behaviour, make_algorithm
 from vaco_learner.align import Aligned, Steps
 from vaco_learner.batch import PhaseBatch
@@ -34,10 +38,6 @@ from vaco_learner.evaluation import Survey, make_evaluator
 from vaco_learner.filter import Logps
 from vaco_learner.optimiser import NonFiniteUpdate, Optimiser
 from vaco_learner.ratios import bounded
-from vaco_policy.parameters import load_payload, to_payload
-from vaco_policy.policy import Policy
-from vaco_policy.seeding import derive
-from vaco_policy.spaces import Spaces
 
 __all__ = ["NonFiniteUpdate", "UpdateStats", "Updater", "UpdaterState"]
 
@@ -53,6 +53,7 @@ class UpdaterState:
         policy: the weights, normalisers included, as `vaco_policy.parameters` writes them.
         optimizer: Adam's moments and steps, and the state of the random number generator.
         document: the rest, fit for JSON.
+
     """
 
     policy: bytes
@@ -84,6 +85,7 @@ class Updater:
         policy: the policy being trained.
         updates: phases done.
         samples: samples trained on, over the job's whole life.
+
     """
 
     def __init__(self, job: VACOJob, spaces: Spaces, device: torch.device | str = "cpu") -> None:
@@ -105,6 +107,7 @@ class Updater:
             NonFiniteUpdate: a loss or a gradient is not finite. That step was not applied, the
                 phase's earlier ones were; the updater is not to be used for further phases.
             ValueError: the batch has no valid step.
+
         """
         if batch.samples == 0:
             raise ValueError("a batch without a valid step cannot be trained on")
@@ -145,6 +148,7 @@ class Updater:
 
         Raises:
             UserError: weights or moments are not those of this policy.
+
         """
         load_payload(self.policy, state.policy)
         moments = dict(state.optimizer)

@@ -10,6 +10,7 @@ from vaco.job import (
     SpoAlgorithm,
     VacoAlgorithm,
 )
+
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss, kl_from_behaviour
 from vaco_learner.algorithms.impala import Impala
 from vaco_learner.algorithms.ppo import Ppo

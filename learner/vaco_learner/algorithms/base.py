@@ -51,6 +51,7 @@ class Algorithm(ABC):
         realign: when advantages are computed anew with the updated policy and critic.
         threshold: TV over which the algorithm filters; none if it does not.
         adapts_to_kl: whether `adapt` wants to be told KL(beta||pi) after each phase.
+
     """
 
     realign: Realign = "never"
@@ -68,6 +69,7 @@ class Algorithm(ABC):
             steps: data and critic's values.
             log_rho_TB: log pi - log beta of the actions, pi being the policy that `steps` has its
                 values from.
+
         """
         return gae(steps, gamma=self.gamma, lam=self.lam)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-
 from vaco.job import ImpalaAlgorithm
+
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss, Realign
 from vaco_learner.align import Aligned, Steps, vtrace
 

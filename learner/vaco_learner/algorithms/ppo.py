@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from vaco.job import PpoAlgorithm
+
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-
 from vaco.job import PpoKlAlgorithm
+
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss, kl_from_behaviour
 from vaco_learner.ratios import bounded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vaco.job import SpoAlgorithm
+
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-
 from vaco.job import VacoAlgorithm
+
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss
 from vaco_learner.align import Aligned, Steps, gae, vtrace
 from vaco_learner.filter import Filtered, filter_fragments, filter_minibatch
