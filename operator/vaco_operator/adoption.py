@@ -5,6 +5,7 @@ the same directory would be another run, so it is refused, field by field. What 
 with how many actors and how observed the job runs may change between two runs.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -109,7 +110,7 @@ def _flatten(path: str, value: Any, into: dict[str, Any]) -> None:
 def _shown(values: Mapping[str, Any], path: str) -> str:
     if path not in values:
         return "not set"
-    text = str(values[path])
+    text = json.dumps(values[path])
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -33,9 +33,11 @@ class Interrupts:
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in STOPPING:
-            # What was started with nohup, say, goes on ignoring it.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, self._count)
+            # nohup means it. A shell's background job ignores SIGINT too, yet whoever sends one
+            # by hand means that.
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            self._handlers[number] = signal.signal(number, self._count)
         # The default action for SIGCHLD writes no byte.
         self._handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._ignore)
         return self

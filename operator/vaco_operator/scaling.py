@@ -92,23 +92,31 @@ class ScalingState:
 
     `lows` and `highs` are monotonic queues of (time, count), oldest first: only those wishes that
     can still be the least or the greatest of a window. Their counts differ, so they are never
-    longer than the number of allowed counts, whatever the window and the interval.
+    longer than the number of allowed counts, whatever the window and the interval. `held_until` is
+    how long a count that a person asked for is left alone.
     """
 
     lows: tuple[tuple[float, int], ...] = ()
     highs: tuple[tuple[float, int], ...] = ()
     changes: tuple[tuple[float, int], ...] = ()
+    held_until: float = -math.inf
 
     def wished(self, count: int, now: float, policy: ScalingPolicy) -> "ScalingState":
         """Add a wish, and forget what no window or period can see any more."""
         since_up = now - policy.up.stabilization_window
         since_down = now - policy.down.stabilization_window
         longest = max(policy.up.period, policy.down.period)
-        return ScalingState(
+        return replace(
+            self,
             lows=(*((t, c) for t, c in self.lows if c < count and t > since_up), (now, count)),
             highs=(*((t, c) for t, c in self.highs if c > count and t > since_down), (now, count)),
             changes=tuple((t, d) for t, d in self.changes if t > now - longest),
         )
+
+    def asked(self, count: int, now: float, policy: ScalingPolicy) -> "ScalingState":
+        """Take note that a person asked for `count`: it is held for the window of scaling down."""
+        held_until = now + policy.down.stabilization_window
+        return replace(self.wished(count, now, policy), held_until=held_until)
 
     def room(self, rules: Rules, sign: int, now: float) -> int:
         """Return by how many actors the count may still move in direction `sign` (+1 or -1)."""
@@ -160,6 +168,9 @@ def decide(
         return Decision(bounded, reason, state.wished(bounded, now, policy), limit)
     if policy.mode != "auto":
         return Decision(current, f"autoscaling.mode is {policy.mode}", state)
+    if now < state.held_until:
+        reason = f"asked for by hand, held for another {state.held_until - now:.0f} s"
+        return Decision(current, reason, state.wished(current, now, policy))
     if signals is None or (problem := _unusable(policy, signals)):
         reason = f"held: {problem}" if signals else "held: the learner has measured nothing yet"
         return Decision(current, reason, state.wished(current, now, policy))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -20,6 +21,7 @@ from vaco.job import LedgerStatus, StopSpec, VACOJobStatus
 from vaco_operator.progress import CURVE_POINTS, Journey, Progress
 
 LINE_SECONDS: Final = 5.0
+ECHO_COLUMNS: Final = 4
 _PHASE_STYLES: Final = {
     "Running": "bold green",
     "Complete": "bold green",
@@ -30,7 +32,7 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
 class PlainView:
-    """Writes a line every few seconds, and one for everything that happens.
+    """Writes a line every few seconds, if it says anything new, and one for each event.
 
     Args:
         journey: the run so far.
@@ -48,7 +50,7 @@ class PlainView:
         self._journey = journey
         self._write, self._clock = write, clock
         self._due = float("-inf")
-        self._phase = ""
+        self._phase = self._last = ""
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +69,10 @@ class PlainView:
         now = self._clock()
         if now >= self._due or status.phase != self._phase:
             self._due, self._phase = now + LINE_SECONDS, status.phase
-            self._write(status_line(status, done))
+            line = status_line(status, done)
+            if line != self._last:
+                self._last = line
+                self._write(line)
 
     def note(self, text: str) -> None:
         """Write what happened."""
@@ -104,7 +109,11 @@ class LiveView:
     def show(self, status: VACOJobStatus) -> None:
         """Redraw the picture."""
         done = self._journey.see(status)
-        self._live.update(picture(self._title, status, done, self._journey.returns), refresh=True)
+        drawn = picture(self._title, status, done, self._journey.returns)
+        # A terminal echoes ^C after the last line: were that full, the echo would wrap, and the
+        # picture be redrawn one line too low.
+        width = max(20, self._live.console.width - ECHO_COLUMNS)
+        self._live.update(Constrain(drawn, width), refresh=True)
 
     def note(self, text: str) -> None:
         """Write what happened above the picture."""
@@ -124,7 +133,7 @@ def open_view(
 
 def status_line(status: VACOJobStatus, done: Progress) -> str:
     """Tell a status in one line."""
-    if status.phase in ("Pending", "Starting", "Suspended", "Failed"):
+    if status.phase in ("Pending", "Starting"):
         return f"{status.phase}: {status.message}" if status.message else status.phase
     parts = (
         f"{status.train_seconds:.0f} s {status.phase} {done.share:.0%}",

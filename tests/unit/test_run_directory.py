@@ -75,7 +75,7 @@ def test_a_new_job_gets_an_identity_that_later_runs_keep(directory):
 def test_an_identity_given_is_kept_and_another_refused(directory):
     assert adopt(directory, pole(uid="abc")).job.metadata.uid == "abc"
     assert adopt(directory, pole()).job.metadata.uid == "abc"
-    with pytest.raises(UserError, match=r"metadata\.uid: abc -> xyz"):
+    with pytest.raises(UserError, match=r'metadata\.uid: "abc" -> "xyz"'):
         adopt(directory, pole(uid="xyz"))
 
 
@@ -99,10 +99,10 @@ def test_what_may_change_is_told_and_stored(directory):
     ("job", "difference"),
     [
         (pole(seed=7), "spec.seed: 0 -> 7"),
-        (pole("rod"), "metadata.name: pole -> rod"),
+        (pole("rod"), 'metadata.name: "pole" -> "rod"'),
         (pole(algorithm={"delta": 0.3}), "spec.algorithm.delta: 0.2 -> 0.3"),
-        (pole(algorithm={"name": "spo"}), "spec.algorithm.name: vaco -> spo"),
-        (pole(policy={"core": {"type": "gru"}}), "spec.policy.core.type: not set -> gru"),
+        (pole(algorithm={"name": "spo"}), 'spec.algorithm.name: "vaco" -> "spo"'),
+        (pole(policy={"core": {"type": "gru"}}), 'spec.policy.core.type: not set -> "gru"'),
     ],
 )
 def test_another_job_is_refused_with_the_fields_named(directory, job, difference):
@@ -118,7 +118,7 @@ def test_another_job_is_refused_with_the_fields_named(directory, job, difference
 def test_differences_are_named_in_both_directions():
     assert differences(pole(), pole()) == ()
     core = pole(policy={"core": {"type": "gru"}})
-    assert "spec.policy.core.type: gru -> not set" in differences(core, pole())
+    assert 'spec.policy.core.type: "gru" -> not set' in differences(core, pole())
 
 
 def test_a_directory_with_other_things_in_it_is_refused(directory):

@@ -236,6 +236,17 @@ def test_lag_lowers_in_proportion_and_near_its_target_forbids_growth():
     assert counts(follow(policy, 6, [load(8, lag_versions=8.5)]))[-1] == 8
 
 
+def test_what_a_person_asks_for_is_held_for_the_window_of_scaling_down():
+    state = ScalingState().asked(2, 100, STEADY)
+    for now in (100, 130, 159.9):
+        held = decide(STEADY, 2, 2, load(6), state, now)
+        assert held.desired == 2
+        assert "by hand" in held.reason
+        state = held.state
+    assert decide(STEADY, 2, 2, load(6), state, 160).desired == 6
+    assert decide(replace(STEADY, maximum=1), 2, 2, load(6), state, 120).desired == 1
+
+
 def test_a_policy_of_impossible_bounds_is_refused():
     with pytest.raises(ValueError, match="bounded"):
         replace(STEADY, minimum=0)
