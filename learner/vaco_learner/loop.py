@@ -215,7 +215,9 @@ class TrainingLoop:
         audit = [
             [f.id.actor_id, f.id.actor_incarnation, f.id.sequence, f.samples] for f in fragments
         ]
-        self._around.journal.write({**record, "fragments": audit})
+        self._around.journal.write(
+            {**record, "lag_samples": self._lags.newest(), "fragments": audit}
+        )
         self._around.board.write(_scalars(record), record["env_steps"])
 
     def _record(

@@ -61,6 +61,15 @@ class LagWindow:
         lags, weights = zip(*self._batches, strict=True)
         return summarise_lags(np.concatenate(lags), np.concatenate(weights))
 
+    def newest(self) -> list[tuple[int, int]]:
+        """Return the newest batch's histogram: (lag in versions, samples), lags ascending."""
+        if not self._batches:
+            return []
+        lags, weights = self._batches[-1]
+        occurring, place = np.unique(lags, return_inverse=True)
+        samples = np.bincount(place, weights).astype(np.int64)
+        return list(zip(occurring.tolist(), samples.tolist(), strict=True))
+
 
 class RateWindow:
     """Amount per second over recent spans of time.
