@@ -96,12 +96,12 @@ def vtrace(
 
 
 def gae(steps: Steps, *, gamma: float, lam: float) -> Aligned:
-    """Generalised advantage estimation: V-trace for data taken as the policy's own."""
+    """Estimate generalised advantages: V-trace for data taken as the policy's own."""
     return vtrace(steps, torch.zeros_like(steps.value_TB), gamma=gamma, lam=lam)
 
 
 def _temporal_differences(steps: Steps, gamma: float) -> Tensor:
-    """d_t, and 0 at steps that are not valid."""
+    """Return d_t, and 0 at steps that are not valid."""
     next_value_TB = steps.next_value_TB.masked_fill(steps.terminated_TB, 0.0)
     td_TB = steps.rewards_TB + gamma * next_value_TB - steps.value_TB
     return td_TB.masked_fill(~steps.valid_TB, 0.0)

@@ -104,7 +104,7 @@ def collate(fragments: Sequence[Fragment], device: torch.device | str = "cpu") -
 
 
 def _columns(fragments: Sequence[Fragment]) -> list[slice]:
-    """The columns of the batch that each fragment takes."""
+    """Return the columns of the batch that each fragment takes."""
     ends = np.cumsum([fragment.environments for fragment in fragments]).tolist()
     starts = [0, *ends[:-1]]
     return [slice(start, end) for start, end in zip(starts, ends, strict=True)]
@@ -130,7 +130,7 @@ def _named(
 def _finals(
     fragments: Sequence[Fragment], columns: Sequence[slice]
 ) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.int64]]:
-    """Final observations, and their steps counted in the batch instead of in the fragment."""
+    """Return final observations, and their steps counted in the batch, not in the fragment."""
     width = columns[-1].stop
     steps = []
     for fragment, column in zip(fragments, columns, strict=True):

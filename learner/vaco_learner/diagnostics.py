@@ -94,7 +94,7 @@ def record_step(
     entropy: Tensor,
     gradient_norm: Tensor,
 ) -> Tensor:
-    """What a gradient step saw before it was applied: scalars in the order of `_STEP_FIELDS`."""
+    """Record what a gradient step saw before it was applied, in the order of `_STEP_FIELDS`."""
     log_ratio_N = bounded(logps.policy_N - logps.behaviour_N)
     tv_behaviour = total_variation(torch.expm1(log_ratio_N))
     tv_start = total_variation(torch.expm1(bounded(logps.policy_N - logps.start_N)))
@@ -120,14 +120,14 @@ def record_step(
 
 @torch.no_grad()
 def importance(log_rho_N: Tensor) -> Tensor:
-    """Mean and maximum of rho, and (sum rho)^2 / (N * sum rho^2)."""
+    """Return mean and maximum of rho, and (sum rho)^2 / (N * sum rho^2)."""
     rho_N = likelihood_ratio(log_rho_N)
     return torch.stack((rho_N.mean(), rho_N.max(), rho_N.mean().square() / rho_N.square().mean()))
 
 
 @torch.no_grad()
 def explained_variance(target_N: Tensor, value_N: Tensor) -> Tensor:
-    """1 - Var(target - value)/Var(target); 0 where the target does not vary."""
+    """Return 1 - Var(target - value)/Var(target); 0 where the target does not vary."""
     spread = target_N.var(correction=0)
     explained = 1 - (target_N - value_N).var(correction=0) / spread
     return torch.where(spread > 0, explained, torch.zeros_like(explained))

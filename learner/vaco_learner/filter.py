@@ -46,7 +46,7 @@ class Filtered:
 
 @torch.no_grad()
 def deviation_and_direction(logps: Logps, anchor: Anchor) -> tuple[Tensor, Tensor]:
-    """How far each action's probability has moved from the anchor, and which way.
+    """Measure how far each action's probability has moved from the anchor, and which way.
 
     Returns:
         deviation_N, whose mean absolute value is twice the TV, and direction_N, whose sign says
@@ -65,13 +65,13 @@ def deviation_and_direction(logps: Logps, anchor: Anchor) -> tuple[Tensor, Tenso
 
 @torch.no_grad()
 def total_variation(deviation_N: Tensor) -> Tensor:
-    """0.5*mean|deviation|, in float32 or better."""
+    """Return 0.5*mean|deviation|, in float32 or better."""
     return 0.5 * deviation_N.abs().mean()
 
 
 @torch.no_grad()
 def keep_mask(direction_N: Tensor, advantage_N: Tensor, over: Tensor) -> Tensor:
-    """True for the samples that keep their policy gradient.
+    """Choose the samples that keep their policy gradient.
 
     Args:
         direction_N: the log-ratio to the anchor, or anything of its sign.

@@ -30,6 +30,7 @@ class Optimiser:
     Args:
         policy: on the device where it will stay; all its parameters take part in every loss.
         spec: `adamEpsilon` and `maxGradientNorm` are used.
+
     """
 
     def __init__(self, policy: nn.Module, spec: AlgorithmBase) -> None:
@@ -49,6 +50,7 @@ class Optimiser:
 
         Raises:
             NonFiniteUpdate: the loss or a gradient is not finite; nothing was applied.
+
         """
         for parameter in self._parameters:
             parameter.grad = None
@@ -81,7 +83,7 @@ class Optimiser:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Copies of Adam's moments, by `<moment>.<parameter>`."""
+        """Return copies of Adam's moments, by `<moment>.<parameter>`."""
         return {name: moment.clone() for name, moment in self._moments().items()}
 
     @torch.no_grad()
@@ -90,6 +92,7 @@ class Optimiser:
 
         Raises:
             UserError: the moments are not those of this policy; nothing was loaded.
+
         """
         own = self._moments()
         if differing := sorted(own.keys() ^ state.keys()):

@@ -25,5 +25,5 @@ def bounded(log_ratio: Tensor) -> Tensor:
 
 
 def likelihood_ratio(log_ratio: Tensor) -> Tensor:
-    """Exponential of the bounded log-ratio; its gradient is the ratio times the log-ratio's."""
+    """Return exp of the bounded log-ratio; its gradient is the ratio times the log-ratio's."""
     return torch.exp(bounded(log_ratio))

@@ -132,7 +132,7 @@ class Updater:
         )
 
     def state(self) -> UpdaterState:
-        """Copies of everything that changes, for a checkpoint."""
+        """Copy everything that changes, for a checkpoint."""
         return UpdaterState(
             policy=to_payload(self.policy),
             optimizer={**self._optimiser.state(), _GENERATOR: self._generator.get_state()},
@@ -159,7 +159,7 @@ class Updater:
         self._algorithm.load_state(state.document["algorithm"])
 
     def _learning_rate(self) -> float:
-        """The phase's learning rate: constant, or on its way to zero at `stop.envSteps`."""
+        """Return the phase's rate: constant, or on its way to zero at `stop.envSteps`."""
         rate = self._spec.learning_rate
         if self._spec.learning_rate_schedule == "constant" or self._total_samples is None:
             return rate
@@ -245,7 +245,7 @@ class Updater:
         return record_step(logps, policy, value_loss, entropy, norm)
 
     def _end(self, phase: _Phase) -> None:
-        """After the last step: what moves once per phase."""
+        """Move what moves once per phase, after the last step."""
         batch = phase.batch
         if self._algorithm.adapts_to_kl:
             log_ratio_TB = bounded(self._survey(batch).logp_TB - batch.behaviour_logp_TB)

@@ -63,7 +63,7 @@ class Algorithm(ABC):
         self.lam = lam
 
     def align(self, steps: Steps, log_rho_TB: Tensor) -> Aligned:  # noqa: ARG002
-        """Value targets and advantages; here GAE, which takes the data as the policy's own.
+        """Compute targets and advantages; here by GAE, which takes the data as the policy's own.
 
         Args:
             steps: data and critic's values.
@@ -75,13 +75,13 @@ class Algorithm(ABC):
 
     @abstractmethod
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
-        """The loss of the policy on a minibatch: a mean over all its N samples."""
+        """Return the policy's loss on a minibatch: a mean over all its N samples."""
 
     def adapt(self, kl: float) -> None:  # noqa: B027 - most have nothing to adapt
         """Hear KL(beta||pi) after a phase."""
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint has to keep, fit for JSON."""
+        """Return what a checkpoint has to keep, fit for JSON."""
         return {}
 
     def load_state(self, state: Mapping[str, float]) -> None:  # noqa: B027 - or to load

@@ -23,7 +23,7 @@ class Impala(Algorithm):
         self._spec = spec
 
     def align(self, steps: Steps, log_rho_TB: Tensor) -> Aligned:
-        """V-trace with IMPALA's own form of the advantage."""
+        """Align by V-trace, with IMPALA's own form of the advantage."""
         return vtrace(
             steps,
             log_rho_TB,
@@ -35,6 +35,6 @@ class Impala(Algorithm):
         )
 
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
-        """The weighted log-likelihood."""
+        """Return the weighted log-likelihood."""
         weight_N = minibatch.ratio_N.detach().clamp(max=self._spec.rho_pg_bar)
         return PolicyLoss(-(weight_N * minibatch.advantage_N * minibatch.logps.policy_N).mean())

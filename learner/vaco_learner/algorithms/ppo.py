@@ -16,7 +16,7 @@ class Ppo(Algorithm):
         self._epsilon = spec.clip_epsilon
 
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
-        """The pessimistic one of the clipped and the unclipped objective."""
+        """Return the pessimistic one of the clipped and the unclipped objective."""
         ratio_N, advantage_N = minibatch.ratio_N, minibatch.advantage_N
         clipped_N = ratio_N.clamp(1 - self._epsilon, 1 + self._epsilon)
         return PolicyLoss(-torch.minimum(ratio_N * advantage_N, clipped_N * advantage_N).mean())

@@ -30,7 +30,7 @@ class PpoKl(Algorithm):
         self.beta = spec.initial_beta
 
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
-        """The penalised surrogate."""
+        """Return the penalised surrogate."""
         log_ratio_N = bounded(minibatch.logps.policy_N - minibatch.logps.behaviour_N)
         surrogate = (torch.exp(log_ratio_N) * minibatch.advantage_N).mean()
         return PolicyLoss(self.beta * kl_from_behaviour(log_ratio_N) - surrogate)
@@ -43,7 +43,7 @@ class PpoKl(Algorithm):
             self.beta = max(self.beta / _FACTOR, _BETA_BOUNDS[0])
 
     def state(self) -> dict[str, float]:
-        """The penalty's weight."""
+        """Return the penalty's weight."""
         return {"beta": self.beta}
 
     def load_state(self, state: Mapping[str, float]) -> None:

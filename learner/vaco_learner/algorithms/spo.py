@@ -18,7 +18,7 @@ class Spo(Algorithm):
         self._epsilon = spec.epsilon
 
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
-        """The surrogate less its quadratic penalty."""
+        """Return the surrogate less its quadratic penalty."""
         ratio_N, advantage_N = minibatch.ratio_N, minibatch.advantage_N
         penalty_N = advantage_N.abs() / (2 * self._epsilon) * (ratio_N - 1).square()
         return PolicyLoss((penalty_N - ratio_N * advantage_N).mean())

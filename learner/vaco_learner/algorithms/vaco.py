@@ -21,7 +21,7 @@ class Vaco(Algorithm):
         self.threshold = self._threshold if spec.filter_ else None
 
     def align(self, steps: Steps, log_rho_TB: Tensor) -> Aligned:
-        """V-trace; GAE where `realign` is `never`."""
+        """Align by V-trace; take GAE where `realign` is `never`."""
         spec = self._spec
         if spec.realign == "never":
             return gae(steps, gamma=spec.gamma, lam=spec.lam)
@@ -36,7 +36,7 @@ class Vaco(Algorithm):
         )
 
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
-        """The importance-weighted policy gradient of what the filter keeps."""
+        """Return the importance-weighted surrogate of what the filter keeps."""
         surrogate_N = minibatch.advantage_N * minibatch.ratio_N
         if not self._spec.filter_:
             return PolicyLoss(-surrogate_N.mean())
