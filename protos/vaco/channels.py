@@ -72,6 +72,7 @@ class Security:
         cert: this process's certificate chain, PEM.
         key: its private key, PEM.
         token: the job's token, one line.
+
     """
 
     ca: Path
@@ -89,6 +90,7 @@ class Security:
         Raises:
             UserError: only some are set, or a file is missing, or certificate and key do not
                 belong together.
+
         """
         names = ("VACO_TLS_CA", "VACO_TLS_CERT", "VACO_TLS_KEY", "VACO_TOKEN_FILE")
         values = [environ.get(name, "") for name in names]
@@ -99,8 +101,8 @@ class Security:
                 raise UserError(name, "not set, though others are", f"Set all of {list(names)}.")
         security = cls(*(Path(value) for value in values))
         security.load_pair()
+        security.load_authority()
         security.read_token()
-        _read(security.ca)
         return security
 
     def read_token(self) -> str:
@@ -108,6 +110,7 @@ class Security:
 
         Raises:
             UserError: the file cannot be read or holds no printable token.
+
         """
         token = _read(self.token).decode("ascii", errors="replace").strip()
         if not token or not token.isascii() or not token.isprintable():
@@ -119,6 +122,7 @@ class Security:
 
         Raises:
             UserError: a file cannot be read, or the two do not belong together.
+
         """
         pair = _read(self.cert), _read(self.key)
         try:
@@ -127,6 +131,20 @@ class Security:
             problem = f"does not go with {self.key}: {error}"
             raise UserError(str(self.cert), problem, "Renew the two together.") from error
         return pair
+
+    def load_authority(self) -> bytes:
+        """Return the certificate authority, PEM.
+
+        Raises:
+            UserError: the file cannot be read, or holds no certificate.
+
+        """
+        data = _read(self.ca)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca)
+        except (OSError, ValueError) as error:
+            raise UserError(str(self.ca), f"holds no certificate: {error}") from error
+        return data
 
     def signature(self) -> tuple[tuple[int, int, int], ...]:
         """Return what changes whenever one of the certificate files does."""
@@ -139,6 +157,7 @@ def sync_channel(target: str, security: Security | None = None) -> grpc.Channel:
 
     Raises:
         UserError: a credential file cannot be read.
+
     """
     if security is None:
         return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -150,6 +169,7 @@ def aio_channel(target: str, security: Security | None = None) -> aio.Channel:
 
     Raises:
         UserError: a credential file cannot be read.
+
     """
     if security is None:
         return aio.insecure_channel(target, options=CHANNEL_OPTIONS)
@@ -170,6 +190,7 @@ def bind(
     Raises:
         UserError: plain text beyond loopback was not asked for, the address is taken or not
             ours, or the credentials are not usable.
+
     """
     if security is None and not insecure and not is_loopback(address):
         cure = "Give VACO_TLS_CA, VACO_TLS_CERT, VACO_TLS_KEY and VACO_TOKEN_FILE."
@@ -264,7 +285,7 @@ class _BearerToken(grpc.AuthMetadataPlugin):
 
 def _channel_credentials(security: Security) -> grpc.ChannelCredentials:
     chain, key = security.load_pair()
-    tls = grpc.ssl_channel_credentials(_read(security.ca), key, chain)
+    tls = grpc.ssl_channel_credentials(security.load_authority(), key, chain)
     token = grpc.metadata_call_credentials(_BearerToken(security), name="token")
     return grpc.composite_channel_credentials(tls, token)
 
@@ -292,7 +313,7 @@ class _CertificateSource:
         signature = self._security.signature()
         chain, key = self._security.load_pair()
         configuration = grpc.ssl_server_certificate_configuration(
-            [(key, chain)], root_certificates=_read(self._security.ca)
+            [(key, chain)], root_certificates=self._security.load_authority()
         )
         self._signature = signature
         return configuration

@@ -55,6 +55,7 @@ class Fragment:
     Example:
         CartPole, 64 steps of 16 environments: observations {"observation": float32
         [65, 16, 4]}, actions int64 [64, 16], versions int64 [64].
+
     """
 
     id: FragmentId
@@ -109,6 +110,7 @@ class Fragment:
 
         Raises:
             TypeError: an array's dtype has no place on the wire.
+
         """
         head = pb.Trajectory(
             id=self.id.to_proto(),
@@ -132,6 +134,7 @@ class Fragment:
 
         Raises:
             TypeError: an array's dtype has no place on the wire.
+
         """
         return pb.Trajectory.FromString(b"".join(self.to_parts()))
 
@@ -141,6 +144,7 @@ class Fragment:
 
         Raises:
             MalformedFragment: naming the field.
+
         """
         return cls.decode(IncomingFragment.parse(message.SerializeToString()))
 
@@ -153,6 +157,7 @@ class Fragment:
 
         Raises:
             MalformedFragment: naming the field.
+
         """
         head = incoming.head
         length = _bounded("length", head.length, MAX_LENGTH)

@@ -28,6 +28,7 @@ class ArraySpec:
         dtype: NumPy's name for it, e.g. `float32`.
         counts: of integers that choose among so many: each is in [0, count). One count, or
             one for each entry of the last dimension; empty: any value.
+
     """
 
     shape: tuple[int, ...]
@@ -39,6 +40,7 @@ class ArraySpec:
 
         Raises:
             MalformedFragment: wrong shape or dtype, NaN or infinity, or out of range.
+
         """
         if array.shape != leading + self.shape:
             raise MalformedFragment(field, f"shape {array.shape}, expected {leading + self.shape}")
@@ -66,6 +68,7 @@ class FragmentSpec:
         max_length: bound of T.
         max_environments: bound of B.
         reward_bound: largest magnitude of a reward.
+
     """
 
     observations: Mapping[str, ArraySpec]
@@ -80,6 +83,7 @@ class FragmentSpec:
 
         Raises:
             MalformedFragment: naming the field and what is wrong with it.
+
         """
         steps = (fragment.length, fragment.environments)
         if steps[0] > self.max_length:
@@ -117,6 +121,7 @@ def check_finite(field: str, array: Array) -> None:
 
     Raises:
         MalformedFragment: with the flat index of the first one.
+
     """
     if array.dtype.kind != "f":
         return
@@ -132,6 +137,7 @@ def check_magnitude(field: str, array: Array, bound: float) -> None:
 
     Raises:
         MalformedFragment: naming the worst.
+
     """
     largest = float(np.maximum.reduce(np.abs(array), None))
     if not largest <= bound:  # NaN is neither over nor under it

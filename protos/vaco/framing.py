@@ -49,6 +49,7 @@ def to_requests(fragment: Fragment) -> list[bytes]:
     Raises:
         TypeError: an array's dtype has no place on the wire.
         ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
+
     """
     return _requests(fragment.to_parts(_USUAL_PREFIX_BYTES))
 
@@ -58,6 +59,7 @@ def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
 
     Raises:
         ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
+
     """
     for request in _requests([message.SerializeToString()]):
         yield pb.StreamTrajectoriesRequest.FromString(request)
@@ -90,6 +92,7 @@ class RequestReader:
 
     Args:
         max_bytes: bound of one fragment.
+
     """
 
     def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
@@ -104,6 +107,7 @@ class RequestReader:
 
         Raises:
             MalformedFragment: not a request, or not one that may follow the last.
+
         """
         try:
             rest, found = split(data, (0, len(data)), _FRAGMENTS)
@@ -129,6 +133,7 @@ class FrameAssembler:
 
     Args:
         max_bytes: bound of one fragment.
+
     """
 
     def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
@@ -148,6 +153,7 @@ class FrameAssembler:
 
         Raises:
             MalformedFragment: it has.
+
         """
         if self.open:
             self._clear()
@@ -158,6 +164,7 @@ class FrameAssembler:
 
         Raises:
             MalformedFragment: out of order, inconsistent, over the bound, or not a message.
+
         """
         whole = self._add(frame, frame.data)
         if whole is None:
@@ -172,6 +179,7 @@ class FrameAssembler:
 
         Raises:
             MalformedFragment: out of order, inconsistent, over the bound, or not a message.
+
         """
         try:
             rest, found = split(data, span, _DATA)

@@ -18,6 +18,7 @@ class FragmentId:
         actor_id: e.g. `actor-0`.
         actor_incarnation: grows with every restart of that actor.
         sequence: from 1, without gaps.
+
     """
 
     job_uid: str
@@ -40,6 +41,7 @@ class FragmentId:
 
         Raises:
             MalformedFragment: a name is empty or too long, or the sequence number is 0.
+
         """
         for field, value in (("job_uid", message.job_uid), ("actor_id", message.actor_id)):
             if not 0 < len(value) <= MAX_ID_LENGTH:

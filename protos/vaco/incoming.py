@@ -36,6 +36,7 @@ class IncomingFragment:
 
     Attributes:
         head: the message without its arrays.
+
     """
 
     __slots__ = ("_data", "_spans", "head")
@@ -55,6 +56,7 @@ class IncomingFragment:
 
         Raises:
             MalformedFragment: the bytes are no `Trajectory`.
+
         """
         span = span or (0, len(data))
         try:
@@ -79,6 +81,7 @@ class IncomingFragment:
 
         Raises:
             MalformedFragment: it is not there exactly once, or malformed.
+
         """
         spans = self._spans.get(field, [])
         if len(spans) != 1:
@@ -90,5 +93,6 @@ class IncomingFragment:
 
         Raises:
             MalformedFragment: one is malformed.
+
         """
         return read_named_tensors(field, self._data, self._spans.get(field, []), leading)

@@ -23,6 +23,7 @@ class MalformedWeights(ValueError):  # noqa: N818 - named like MalformedFragment
     Attributes:
         field: the message's field that is wrong, e.g. `sha256`.
         problem: what is wrong with it.
+
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -42,6 +43,7 @@ class Weights:
         sha256: digest of the payload, 32 bytes.
         spaces_json: what the policy was built for; an actor refuses another's.
         format: of the payload.
+
     """
 
     incarnation: int
@@ -93,6 +95,7 @@ class WeightsAssembler:
 
         Raises:
             MalformedWeights: naming the field.
+
         """
         try:
             return self._add(message)

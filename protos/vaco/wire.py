@@ -65,6 +65,7 @@ def split(data: bytes, span: Span, wanted: Container[int]) -> tuple[bytes, list[
     Raises:
         WireError: a field reaches beyond the message, has an unknown wire type, or there are more
             than `MAX_FIELDS` of them.
+
     """
     rest: list[bytes] = []
     found: list[tuple[int, Span]] = []
