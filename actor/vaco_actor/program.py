@@ -1,0 +1,255 @@
+"""`vaco_actor run`: one actor, from its first weights to its farewell.
+
+    wait for weights -> [ evaluation asked for? play it | wait for a credit -> roll out -> submit ]
+    SIGTERM, Farewell -> the fragment is cut and submitted -> Goodbye -> exit
+
+The main thread does all of that; the link's thread talks to the learner meanwhile.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from vaco.channels import Security, is_loopback
+from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
+from vaco.job import VACOJob, load_job
+from vaco.v1 import trajectory_pb2 as pb
+from vaco.weights import Weights
+from vaco_policy.policy import Policy
+from vaco_policy.seeding import derive
+
+from vaco_actor.backoff import BackoffSettings
+from vaco_actor.ending import Ending, Outcome
+from vaco_actor.environments import make_vector_env
+from vaco_actor.evaluation import MAX_ENVIRONMENTS, play
+from vaco_actor.link import Link
+from vaco_actor.lock_step import LockStep
+from vaco_actor.mailbox import Mailbox
+from vaco_actor.metrics import ActorCollector, Counters, MetricsServer
+from vaco_actor.outbox import Fate, Outbox
+from vaco_actor.rollout import Rollout, RolloutSettings
+from vaco_actor.stream import Learner
+from vaco_actor.vector_environment import VectorEnvironment
+
+_LOG = logging.getLogger(__name__)
+
+# How soon the main thread sees that it shall stop while it waits for something else.
+_POLL_SECONDS: Final = 0.1
+# How long a learner that cannot be reached may keep us from exiting after a fault of ours.
+_REPORT_SECONDS: Final = 15.0
+
+_EXITS: Final = {
+    Outcome.COMPLETE: EXIT_OK,
+    Outcome.DRAINED: EXIT_OK,
+    Outcome.REPORTED: EXIT_FAILURE,
+    Outcome.REFUSED: EXIT_PERMANENT,
+    Outcome.LOST: EXIT_FAILURE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Which actor this is.
+
+    Attributes:
+        job: Manifest with `metadata.uid`.
+        learner: host:port.
+        actor_id: Its name.
+        index: Its number among the actors.
+        incarnation: Grows with every start of the same actor.
+        metrics_port: Of the Prometheus endpoint; 0: any.
+
+    """
+
+    job: Path
+    learner: str
+    actor_id: str
+    index: int
+    incarnation: int
+    metrics_port: int
+
+
+def run(options: RunOptions, stop: threading.Event) -> int:
+    """Run an actor until its job is complete or `stop` is set; return its exit status.
+
+    Raises:
+        UserError: What a restart would not mend; the learner was told, if it could be reached.
+
+    """
+    job = load_job(options.job)
+    if job.metadata.uid is None:
+        raise UserError("metadata.uid", "not set", "Run the job with `vaco run`.")
+    security = Security.from_environment()
+    torch.set_num_threads(job.spec.actors.threads)
+    environment = make_vector_env(
+        job.spec.task,
+        job.spec.rollout.environments_per_actor,
+        derive(job.spec.seed, "actor", options.index, options.incarnation, "environments"),
+        threads=job.spec.actors.threads,
+    )
+    with environment:
+        policy = Policy(job.spec.policy, environment.spaces)
+        actor = _Actor(options, job, Learner(options.learner, security), environment, policy, stop)
+        return actor.run()
+
+
+class _Actor:
+    """The parts of a running actor, and how they work together."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        job: VACOJob,
+        learner: Learner,
+        environment: VectorEnvironment,
+        policy: Policy,
+        stop: threading.Event,
+    ) -> None:
+        self._spec = job.spec
+        self._stop = stop
+        self._policy = policy
+        self._mailbox = Mailbox()
+        self._lock_step = LockStep(job.spec.learner.batch_size) if job.spec.synchronous else None
+        self._made_with: Weights | None = None
+        self._outbox = Outbox(self._lock_step.decided if self._lock_step else _forget)
+        self._counters = Counters()
+        settings = _rollout_settings(options, job)
+        self._rollout = Rollout(environment, policy, self._mailbox, settings)
+        hello = pb.Hello(
+            job_uid=settings.job_uid,
+            actor_id=options.actor_id,
+            actor_incarnation=options.incarnation,
+            spaces_json=environment.spaces.to_json(),
+        )
+        self._link = Link(learner, hello, self._outbox, self._mailbox, stop.set, BackoffSettings())
+        self._metrics = MetricsServer(
+            ActorCollector(self._counters, lambda: self._outbox.unacknowledged),
+            "127.0.0.1" if is_loopback(options.learner) else "0.0.0.0",  # noqa: S104 - scraped
+            options.metrics_port,
+        )
+        _LOG.info("metrics are served at %s", self._metrics.address)
+
+    def run(self) -> int:
+        self._link.start()
+        try:
+            self._roll_out()
+            return self._leave()
+        except UserError as error:
+            self._report(str(error), permanent=True)
+            raise
+        except Exception as error:
+            self._report(f"{type(error).__name__}: {error}", permanent=False)
+            raise
+        finally:
+            self._link.close()
+            self._metrics.close()
+
+    def _roll_out(self) -> None:
+        while not self._stop.is_set() and not self._mailbox.wait(_POLL_SECONDS):
+            pass
+        while not self._stop.is_set():
+            request = self._link.take_evaluation()
+            if request is not None:
+                self._evaluate(request)
+            elif self._may_go_on():
+                self._produce()
+
+    def _may_go_on(self) -> bool:
+        began = time.perf_counter()
+        try:
+            if self._lock_step is not None and not self._in_step(self._lock_step):
+                return False
+            return self._outbox.wait_for_credit(_POLL_SECONDS)
+        finally:
+            self._counters.waiting_seconds += time.perf_counter() - began
+
+    def _in_step(self, lock_step: LockStep) -> bool:
+        """Wait for the update that trained the last batch; return whether it is there."""
+        if not lock_step.wait(_POLL_SECONDS):
+            return False
+        if not lock_step.trained:
+            return True
+        if not self._mailbox.wait(_POLL_SECONDS, than=self._made_with):
+            return False
+        lock_step.begin()
+        return True
+
+    def _produce(self) -> None:
+        fragment = self._rollout.collect(self._stop)
+        if fragment is None:
+            return
+        self._made_with = self._rollout.acting
+        if self._lock_step is not None:
+            self._lock_step.sent(fragment.samples)
+        self._outbox.submit(fragment)
+        counters = self._counters
+        counters.fragments += 1
+        counters.samples += fragment.samples
+        counters.episodes += fragment.episode_returns.size
+        counters.rollout_seconds += fragment.rollout_seconds
+        counters.version = fragment.max_version
+        if fragment.episode_returns.size > 0:
+            counters.return_mean = float(fragment.episode_returns.mean())
+
+    def _evaluate(self, request: pb.EvaluationRequest) -> None:
+        weights = self._rollout.adopt_weights()
+        task = self._spec.task
+        if task.vectorisation == "async":
+            # Worker processes are forked, which gRPC's threads do not survive.
+            task = task.model_copy(update={"vectorisation": "sync"})
+        count = min(request.episodes, MAX_ENVIRONMENTS)
+        with make_vector_env(task, count, request.seed, threads=self._spec.actors.threads) as env:
+            played = play(env, self._policy, request.episodes, self._stop)
+        if played is None:
+            return
+        self._outbox.report(
+            pb.EvaluationResult(
+                request_id=request.request_id,
+                version=weights.version,
+                returns=played.returns,
+                lengths=played.lengths,
+            )
+        )
+
+    def _leave(self) -> int:
+        """Say goodbye, unless the link has ended; return the exit status."""
+        self._outbox.leave()
+        ending = self._link.join(self._spec.actors.drain_seconds)
+        if ending is None:
+            _LOG.error(
+                "%d fragments could not be handed over within %g s",
+                self._outbox.unacknowledged,
+                self._spec.actors.drain_seconds,
+            )
+            return EXIT_FAILURE
+        _say(ending)
+        return _EXITS[ending.outcome]
+
+    def _report(self, message: str, *, permanent: bool) -> None:
+        self._outbox.fail(message, permanent=permanent)
+        self._link.join(_REPORT_SECONDS)
+
+
+def _rollout_settings(options: RunOptions, job: VACOJob) -> RolloutSettings:
+    return RolloutSettings(
+        job_uid=job.metadata.uid or "",
+        actor_id=options.actor_id,
+        actor_incarnation=options.incarnation,
+        fragment_length=job.spec.rollout.fragment_length,
+        gamma=job.spec.algorithm.gamma,
+        reward_bound=job.spec.task.reward_bound,
+        seed=derive(job.spec.seed, "actor", options.index, options.incarnation, "actions"),
+    )
+
+
+def _say(ending: Ending) -> None:
+    level = logging.INFO if _EXITS[ending.outcome] == EXIT_OK else logging.ERROR
+    _LOG.log(level, "%s %s", ending.outcome.name.lower(), ending.details)
+
+
+def _forget(_fate: Fate) -> None:
+    """Without lock-step, what became of a fragment changes nothing here."""

@@ -1,0 +1,32 @@
+"""SIGTERM and SIGINT as an event that threads can wait for.
+
+A Python signal handler runs between two instructions of the main thread, which may just then hold
+the lock that setting the event would take. So the interpreter writes the signal's number into a
+pipe, and a thread that reads the pipe sets the event.
+"""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set, from now on; call it in the main thread."""
+    stop = threading.Event()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _heard)
+
+    def listen() -> None:
+        os.read(reading, 1)
+        stop.set()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    return stop
+
+
+def _heard(_number: int, _frame: FrameType | None) -> None:
+    """Keep the signal from ending the process; the pipe has its number already."""
