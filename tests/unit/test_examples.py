@@ -76,16 +76,11 @@ def test_recall_rewards_the_cue_of_the_first_step(
 def test_recall_shows_the_cue_once_and_then_the_signal(
     recall: Callable[..., gymnasium.Env[Any, Any]],
 ) -> None:
-    seen: list[Any] = []
-
-    def watch(so_far: list[Any]) -> int:
-        seen[:] = so_far
-        return 0
-
-    play(recall(cues=4, delay=3), watch, 1)
-    assert [int(each.sum()) for each in seen] == [1, 0, 0, 1]
-    assert seen[0][:4].sum() == 1
-    assert seen[-1][4] == 1
+    env = recall(cues=4, delay=3)
+    seen = [env.reset(seed=1)[0]]
+    seen += [env.step(np.int64(0))[0] for _ in range(4)]
+    assert [each[:4].sum() for each in seen] == [1, 0, 0, 0, 0]
+    assert [each[4] for each in seen] == [0, 0, 0, 1, 0]
 
 
 def test_recall_without_memory_is_guessing(

@@ -78,11 +78,7 @@ class ManifestLoader(_Dialect, yaml.SafeLoader):
 
 
 class ManifestDumper(_Dialect, yaml.SafeDumper):
-    """Quotes what `ManifestLoader` would not read as text, and writes everything in full."""
-
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 (PyYAML's signature)
-        """Never abbreviate what occurs twice."""
-        return True
+    """Quotes what `ManifestLoader` would not read as text."""
 
 
 def _text(dumper: ManifestDumper, text: str) -> ScalarNode:
