@@ -80,7 +80,7 @@ class Core(nn.Module):
 
     def _cell(self, gates: Tensor, state: State, keep: Tensor | None) -> dict[str, Tensor]:
         hidden = state["hidden"] if keep is None else state["hidden"] * keep
-        recurrent = self.recurrent(hidden).float()
+        recurrent = self.recurrent(hidden)
         if len(self.names) == 1:
             return {"hidden": _gru(gates, recurrent, hidden)}
         cell = state["cell"] if keep is None else state["cell"] * keep

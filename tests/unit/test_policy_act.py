@@ -145,6 +145,7 @@ def test_a_bootstrap_observation_gets_a_value_and_no_action() -> None:
     evaluation = policy.evaluate(seen, actions)
     without = policy.evaluate({"observation": seen["observation"][:5]}, actions)
     torch.testing.assert_close(evaluation.logp, without.logp)
+    torch.testing.assert_close(evaluation.entropy, without.entropy)
     torch.testing.assert_close(evaluation.value[:5], without.value)
     torch.testing.assert_close(
         evaluation.value[5], policy.value_at({"observation": seen["observation"][5]}, {})
@@ -192,18 +193,27 @@ def test_every_parameter_learns() -> None:
     assert not [n for n, p in policy.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_densities_are_float32_when_networks_compute_in_bfloat16() -> None:
-    spaces = Spaces(OBSERVATIONS["dict"], MultiDiscrete((3, 2)))
-    for core in (None, Core(type="gru", hidden_size=8), Core(type="lstm", hidden_size=8)):
-        policy = make(spaces, core=core)
-        seen, actions = observations(spaces, 5, 2), torch.zeros(5, 2, 2, dtype=torch.int64)
-        full = policy.evaluate(seen, actions)
-        with torch.autocast("cpu", torch.bfloat16):
-            half = policy.evaluate(seen, actions)
-        for name in ("logp", "entropy", "value"):
-            assert getattr(half, name).dtype == torch.float32
-            torch.testing.assert_close(getattr(half, name), getattr(full, name), atol=0.1, rtol=0.1)
-        assert not torch.equal(half.logp, full.logp)
+@pytest.mark.parametrize("action", [Discrete(3), MultiDiscrete((3, 2)), Box((2,))], ids=str)
+@pytest.mark.parametrize("core", [None, "gru", "lstm"])
+def test_densities_are_float32_when_networks_compute_in_bfloat16(
+    core: str | None, action: Discrete | MultiDiscrete | Box
+) -> None:
+    memory = None if core is None else Core(type=core, hidden_size=8)
+    policy = make(Spaces(OBSERVATIONS["dict"], action), core=memory)
+    seen = observations(policy.spaces, 5, 2)
+    with torch.no_grad():
+        actions = policy.act(
+            {name: values.flatten(0, 1) for name, values in seen.items()},
+            policy.initial_state(10),
+            torch.Generator(),
+        ).action.unflatten(0, (5, 2))
+    full = policy.evaluate(seen, actions)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = policy.evaluate(seen, actions)
+    for name in ("logp", "entropy", "value"):
+        assert getattr(half, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(half, name), getattr(full, name), atol=0.1, rtol=0.1)
+    assert not torch.equal(half.logp, full.logp)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +276,14 @@ def test_only_numbers_that_vary_freely_are_normalised() -> None:
     assert policy.observation_normaliser is not None
     torch.testing.assert_close(policy.observation_normaliser.mean, numbers.mean(0))
     torch.testing.assert_close(policy.observation_normaliser.var, numbers.var(0, correction=0))
+
+    inputs = policy.features.read(data, policy.observation_normaliser)
+    expected = [
+        policy.observation_normaliser(torch.cat([data["arm"], data["load"].float()], -1)),
+        data["keys"].float(),
+        torch.eye(4)[data["room"]],
+    ]
+    torch.testing.assert_close(inputs.vector, torch.cat(expected, -1))
 
     unseen = make(Spaces({"o": Discrete(3)}, Discrete(2)), normalise_observations=True)
     assert unseen.observation_normaliser is None

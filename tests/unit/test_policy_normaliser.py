@@ -68,6 +68,8 @@ def episode_data(seed: int, length: int) -> tuple[torch.Tensor, ...]:
     # As a vector environment with next-step autoreset does: the step after an end is no sample.
     valid = np.ones_like(done)
     valid[1:] = ~done[:-1]
+    # And some in the middle of an episode, as padding is.
+    valid &= rng.random((length, 5)) < 0.9
     done &= valid
     carry = rng.normal(0.0, 3.0, 5).astype(np.float32)
     return tuple(torch.from_numpy(array) for array in (rewards, done, valid, carry))
