@@ -4,15 +4,15 @@ The actor makes it, the wire carries it, the learner trains on it exactly once. 
 are plain NumPy; a fragment that came from the wire holds views of the message's bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import numpy as np
 
 from vaco.identity import FragmentId
-from vaco.incoming import NAMED_TENSORS, TENSORS, IncomingFragment
-from vaco.tensors import Array, MalformedFragment, Part, tensor_parts
+from vaco.incoming import NAMED_FIELDS, TENSOR_FIELDS, IncomingFragment
+from vaco.tensors import Array, MalformedFragment, Part, size_of, tensor_parts
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.wire import field_key
 
@@ -23,7 +23,10 @@ _BOOL: Final = np.dtype(np.bool_)
 _FLOAT32: Final = np.dtype("<f4")
 _INT32: Final = np.dtype("<i4")
 _INT64: Final = np.dtype("<i8")
-_KEYS: Final = {name: field_key(pb.Trajectory, name) for name in (*NAMED_TENSORS, *TENSORS)}
+_KEYS: Final = {name: field_key(pb.Trajectory, name) for name in (*NAMED_FIELDS, *TENSOR_FIELDS)}
+# Sent last, so that those whose shapes are always the same come first: see vaco.layout.
+_VARYING: Final = ("final_observations", "final_steps", "episode_returns", "episode_lengths")
+_CONSTANT: Final = tuple(field for field in _KEYS if field not in _VARYING)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +115,7 @@ class Fragment:
             TypeError: an array's dtype has no place on the wire.
 
         """
+        parts = self._array_parts(_CONSTANT, position)
         head = pb.Trajectory(
             id=self.id.to_proto(),
             weights_incarnation=self.weights_incarnation,
@@ -121,13 +125,8 @@ class Fragment:
             environments=self.environments,
             rollout_seconds=self.rollout_seconds,
         )
-        parts: list[Part] = [head.SerializeToString()]
-        position += len(parts[0])
-        for field, name, array in self._arrays():
-            tensor_head, data = tensor_parts(_KEYS[field], array, position, name)
-            position += len(tensor_head) + data.nbytes
-            parts += (tensor_head, data)
-        return parts
+        parts.append(head.SerializeToString())
+        return parts + self._array_parts(_VARYING, position + size_of(parts))
 
     def to_proto(self) -> pb.Trajectory:
         """Return the message, with copies of the arrays.
@@ -190,12 +189,16 @@ class Fragment:
             rollout_seconds=head.rollout_seconds,
         )
 
-    def _arrays(self) -> Iterator[tuple[str, str | None, Array]]:
-        for field in NAMED_TENSORS:
-            for name, array in getattr(self, field).items():
-                yield field, name, array
-        for field in TENSORS:
-            yield field, None, getattr(self, field)
+    def _array_parts(self, fields: tuple[str, ...], position: int) -> list[Part]:
+        parts: list[Part] = []
+        for field in fields:
+            value = getattr(self, field)
+            arrays = value.items() if field in NAMED_FIELDS else ((None, value),)
+            for name, array in arrays:
+                head, data = tensor_parts(_KEYS[field], array, position, name)
+                position += len(head) + data.nbytes
+                parts += (head, data)
+        return parts
 
 
 def _bounded(field: str, value: int, most: int) -> int:

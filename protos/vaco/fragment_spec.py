@@ -5,10 +5,11 @@ derives from the policy's spaces, proves that it can be trained on. A single NaN
 otherwise reach every weight within one update.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -42,19 +43,32 @@ class ArraySpec:
             MalformedFragment: wrong shape or dtype, NaN or infinity, or out of range.
 
         """
-        if array.shape != leading + self.shape:
-            raise MalformedFragment(field, f"shape {array.shape}, expected {leading + self.shape}")
-        if array.dtype != np.dtype(self.dtype):
+        shape = leading + self.shape
+        if array.shape != shape:
+            raise MalformedFragment(field, f"shape {array.shape}, expected {shape}")
+        if array.dtype != _dtype(self.dtype):
             raise MalformedFragment(field, f"dtype {array.dtype}, expected {self.dtype}")
-        check_finite(field, array)
-        if self.counts and array.size > 0:
+        if self.counts:
             self._check_counts(field, array)
+        else:
+            check_finite(field, array)
 
     def _check_counts(self, field: str, array: Array) -> None:
-        outside = (array < 0) | (array >= np.asarray(self.counts))
-        if outside.any():
-            value = array[outside][0]
-            raise MalformedFragment(field, f"{value} is not below {self.counts} or is negative")
+        if array.size == 0:
+            return
+        # Seen as unsigned, what is negative is larger than any count.
+        unsigned = array.view(_dtype(f"u{array.dtype.itemsize}"))
+        leading = None if len(self.counts) == 1 else tuple(range(array.ndim - 1))
+        largest = np.maximum.reduce(unsigned, leading)
+        if np.logical_and.reduce(largest < np.asarray(self.counts), None):
+            return
+        value = array[(array < 0) | (array >= np.asarray(self.counts))][0]
+        raise MalformedFragment(field, f"{value} is not below {self.counts} or is negative")
+
+
+@functools.cache
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name)
 
 
 @dataclass(frozen=True, slots=True)

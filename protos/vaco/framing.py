@@ -19,7 +19,7 @@ from grpc import aio
 
 from vaco.fragment import Fragment
 from vaco.incoming import IncomingFragment
-from vaco.tensors import MalformedFragment, Part
+from vaco.tensors import MalformedFragment, Part, size_of
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.wire import Span, WireError, field_key, field_number, split, varint
 
@@ -244,7 +244,7 @@ def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
 
 
 def _requests(parts: list[Part]) -> list[bytes]:
-    size = _size(parts)
+    size = size_of(parts)
     if size <= MAX_MESSAGE_BYTES:
         return [b"".join((_TRAJECTORY_KEY, varint(size), *parts))]
     if size > MAX_FRAGMENT_BYTES:
@@ -254,7 +254,7 @@ def _requests(parts: list[Part]) -> list[bytes]:
 
 
 def _frame(index: int, count: int, total_bytes: int, piece: list[Part]) -> bytes:
-    size = _size(piece)
+    size = size_of(piece)
     frame = pb.TrajectoryFrame(index=index, count=count, total_bytes=total_bytes)
     head = frame.SerializeToString() + _DATA_KEY + varint(size)
     return b"".join((_FRAME_KEY, varint(len(head) + size), head, *piece))
@@ -265,7 +265,7 @@ def _pieces(parts: list[Part]) -> Iterator[list[Part]]:
     piece: list[Part] = []
     room = FRAME_BYTES
     for part in parts:
-        if _size([part]) == 0:
+        if size_of([part]) == 0:
             continue
         rest = memoryview(part).cast("B")
         while len(rest) >= room:
@@ -275,7 +275,3 @@ def _pieces(parts: list[Part]) -> Iterator[list[Part]]:
         room -= len(rest)
     if room < FRAME_BYTES:
         yield piece
-
-
-def _size(parts: list[Part]) -> int:
-    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)

@@ -8,12 +8,22 @@ from typing import Any, Final, Self
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from vaco.tensors import Array, MalformedFragment, read_named_tensors, read_tensor
+from vaco.layout import Layouts, Placed
+from vaco.tensors import (
+    ENVELOPES,
+    Array,
+    MalformedFragment,
+    check_bools,
+    read_named_tensor,
+    read_tensor,
+)
 from vaco.v1 import trajectory_pb2 as pb
-from vaco.wire import Span, WireError, field_number, split
+from vaco.wire import Span, WireError, field_key, field_number, split, varint
 
-NAMED_TENSORS: Final = ("observations", "final_observations", "core_state")
-TENSORS: Final = (
+MAX_NAMED_TENSORS: Final = 64
+
+NAMED_FIELDS: Final = ("observations", "core_state", "final_observations")
+TENSOR_FIELDS: Final = (
     "actions",
     "rewards",
     "terminated",
@@ -22,13 +32,19 @@ TENSORS: Final = (
     "behaviour_logp",
     "versions",
     "episode_start",
-    "final_steps",
     "return_carry",
+    "final_steps",
     "episode_returns",
     "episode_lengths",
 )
-_FIELDS: Final = {field_number(pb.Trajectory, name): name for name in (*NAMED_TENSORS, *TENSORS)}
+_FIELDS: Final = {
+    field_number(pb.Trajectory, name): name for name in (*NAMED_FIELDS, *TENSOR_FIELDS)
+}
+_KEYS: Final = {number: field_key(pb.Trajectory, name) for number, name in _FIELDS.items()}
 _MAX_HEAD_BYTES: Final = 4096
+
+
+_LAYOUTS: Final = Layouts()
 
 
 class IncomingFragment:
@@ -39,10 +55,17 @@ class IncomingFragment:
 
     """
 
-    __slots__ = ("_data", "_spans", "head")
+    __slots__ = ("_arrays", "_data", "_spans", "head")
 
-    def __init__(self, head: pb.Trajectory, data: bytes, spans: dict[str, list[Span]]) -> None:
+    def __init__(
+        self,
+        head: pb.Trajectory,
+        arrays: dict[str, dict[str, Array]],
+        data: bytes,
+        spans: dict[str, list[Span]],
+    ) -> None:
         self.head = head
+        self._arrays = arrays
         self._data = data
         self._spans = spans
 
@@ -58,9 +81,10 @@ class IncomingFragment:
             MalformedFragment: the bytes are no `Trajectory`.
 
         """
-        span = span or (0, len(data))
+        start, end = span or (0, len(data))
+        size, arrays = _LAYOUTS.find(data, (start, end))
         try:
-            rest, found = split(data, span, _FIELDS)
+            rest, found = split(data, (start + size, end), _FIELDS)
             if len(rest) > _MAX_HEAD_BYTES:
                 raise WireError(f"{len(rest)} bytes of other fields than arrays")
             head = pb.Trajectory.FromString(rest)
@@ -69,7 +93,9 @@ class IncomingFragment:
         spans: dict[str, list[Span]] = {}
         for number, where in found:
             spans.setdefault(_FIELDS[number], []).append(where)
-        return cls(head, data, spans)
+        if not arrays:
+            _learn(data, start, found)
+        return cls(head, arrays, data, spans)
 
     def tensor(
         self,
@@ -77,22 +103,66 @@ class IncomingFragment:
         shape: tuple[int, ...] | None = None,
         dtype: np.dtype[Any] | None = None,
     ) -> Array:
-        """Return a read-only view of an array; see `read_tensor`.
+        """Return a read-only view of an array.
+
+        Args:
+            field: its name.
+            shape: the shape it must have; None: any.
+            dtype: the dtype it must have; None: any the wire knows.
 
         Raises:
-            MalformedFragment: it is not there exactly once, or malformed.
+            MalformedFragment: it is not there exactly once, malformed, or another than asked for.
 
         """
-        spans = self._spans.get(field, [])
-        if len(spans) != 1:
-            raise MalformedFragment(field, "there twice" if spans else "missing")
-        return read_tensor(field, self._data, spans[0], shape, dtype)
+        arrays, spans = self._arrays.get(field), self._spans.get(field)
+        if arrays is not None and spans is None:
+            array = arrays[""]
+        elif arrays is None and spans is not None and len(spans) == 1:
+            array = read_tensor(field, self._data, spans[0])
+        else:
+            raise MalformedFragment(field, "there twice" if arrays or spans else "missing")
+        if dtype is not None and array.dtype != dtype:
+            raise MalformedFragment(field, f"dtype {array.dtype}, expected {dtype}")
+        if shape is not None and array.shape != shape:
+            raise MalformedFragment(field, f"shape {array.shape}, expected {shape}")
+        check_bools(field, array)
+        return array
 
     def named_tensors(self, field: str, leading: tuple[int, ...]) -> dict[str, Array]:
-        """Return read-only views of arrays by name; see `read_named_tensors`.
+        """Return read-only views of arrays by name; each begins with the dimensions `leading`.
 
         Raises:
-            MalformedFragment: one is malformed.
+            MalformedFragment: too many, a name twice, malformed, or of other dimensions.
 
         """
-        return read_named_tensors(field, self._data, self._spans.get(field, []), leading)
+        spans = self._spans.get(field, ())
+        arrays = dict(self._arrays.get(field, ()))
+        if len(arrays) + len(spans) > MAX_NAMED_TENSORS:
+            problem = f"{len(arrays) + len(spans)} tensors, over {MAX_NAMED_TENSORS}"
+            raise MalformedFragment(field, problem)
+        for span in spans:
+            name, array = read_named_tensor(field, self._data, span)
+            if name in arrays:
+                raise MalformedFragment(f"{field}[{name}]", "there twice")
+            arrays[name] = array
+        for name, array in arrays.items():
+            if array.shape[: len(leading)] != leading:
+                problem = f"shape {array.shape} does not begin with {leading}"
+                raise MalformedFragment(f"{field}[{name}]", problem)
+            check_bools(f"{field}[{name}]", array)
+        return arrays
+
+
+def _learn(data: bytes, start: int, found: list[tuple[int, Span]]) -> None:
+    """Remember the layout of a message that was read field by field."""
+    placed = []
+    for number, span in found:
+        field = _FIELDS[number]
+        find = ENVELOPES.of_named_tensor if field in NAMED_FIELDS else ENVELOPES.of_tensor
+        try:
+            envelope = find(field, data, span)
+        except MalformedFragment:
+            break
+        begin = span[0] - len(varint(span[1] - span[0])) - len(_KEYS[number])
+        placed.append(Placed(field, begin, span, envelope))
+    _LAYOUTS.learn(data, start, placed)

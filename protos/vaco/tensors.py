@@ -7,7 +7,7 @@ there, in Python's unbounded integers, before NumPy sees it.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,7 +21,6 @@ Array: TypeAlias = npt.NDArray[Any]
 Part: TypeAlias = bytes | memoryview
 
 MAX_DIMENSIONS: Final = 8
-MAX_NAMED_TENSORS: Final = 64
 MAX_NAME_LENGTH: Final = 128
 
 ALIGNMENT: Final = 8
@@ -37,7 +36,6 @@ _DTYPES: Final[dict["pb.DType.ValueType", np.dtype[Any]]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
     pb.DTYPE_FLOAT64: np.dtype("<f8"),
 }
-_BOOL: Final = _DTYPES[pb.DTYPE_BOOL]
 _NUMBERS: Final[dict[np.dtype[Any], "pb.DType.ValueType"]] = {d: n for n, d in _DTYPES.items()}
 
 _DATA_KEY: Final = field_key(pb.Tensor, "data")
@@ -84,6 +82,11 @@ def tensor_parts(
     shape = array.shape
     data = np.ascontiguousarray(array, _DTYPES[number]).data
     return _head(key, number, shape, data.nbytes, position % ALIGNMENT, name), data
+
+
+def size_of(parts: list[Part]) -> int:
+    """Return the number of bytes of all parts."""
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -134,67 +137,46 @@ class Envelope(NamedTuple):
         return end - self.size, end
 
 
-def read_tensor(
-    field: str,
-    data: bytes,
-    span: Span,
-    shape: tuple[int, ...] | None = None,
-    dtype: np.dtype[Any] | None = None,
-) -> Array:
-    """Return a read-only view of the array in a serialised `Tensor`.
+def read_tensor(field: str, data: bytes, span: Span) -> Array:
+    """Return a read-only view of the array in the serialised `Tensor` at `span`.
 
     Only an array that its sender did not align is copied.
 
-    Args:
-        field: what to call the tensor in an error.
-        data: holds the message.
-        span: where in `data` it is.
-        shape: the shape it must have; None: any.
-        dtype: the dtype it must have; None: any the wire knows.
-
     Raises:
-        MalformedFragment: no tensor, of unknown dtype or another than `dtype`, of another shape
-            than `shape` or one that its bytes do not fill, or a bool is neither 0 nor 1.
+        MalformedFragment: no tensor, of unknown dtype, or of a shape that its bytes do not fill.
 
     """
-    envelope = _ENVELOPES.find(field, data, span, _parse_tensor)
-    if dtype is not None and envelope.dtype != dtype:
-        raise MalformedFragment(field, f"dtype {envelope.dtype}, expected {dtype}")
-    if shape is not None and envelope.shape != shape:
-        raise MalformedFragment(field, f"shape {envelope.shape}, expected {shape}")
-    return _view(field, data, span, envelope)
+    return _view(data, span, ENVELOPES.of_tensor(field, data, span))
 
 
-def read_named_tensors(
-    field: str, data: bytes, spans: Sequence[Span], leading: tuple[int, ...]
-) -> dict[str, Array]:
-    """Return the arrays of serialised `NamedTensor`s by name; each begins with `leading`.
+def read_named_tensor(field: str, data: bytes, span: Span) -> tuple[str, Array]:
+    """Return name and array of the serialised `NamedTensor` at `span`; see `read_tensor`.
 
     Raises:
-        MalformedFragment: too many tensors, a name that is empty, too long or used twice, or
-            a tensor that `read_tensor` refuses or that has other leading dimensions.
+        MalformedFragment: no name, one that is too long, or no tensor as `read_tensor` reads it.
 
     """
-    if len(spans) > MAX_NAMED_TENSORS:
-        raise MalformedFragment(field, f"{len(spans)} tensors, over {MAX_NAMED_TENSORS}")
-    arrays: dict[str, Array] = {}
-    for span in spans:
-        envelope = _ENVELOPES.find(field, data, span, _parse_named_tensor)
-        path = f"{field}[{envelope.name}]"
-        if envelope.name in arrays:
-            raise MalformedFragment(path, "there twice")
-        if envelope.shape[: len(leading)] != leading:
-            raise MalformedFragment(path, f"shape {envelope.shape} does not begin with {leading}")
-        arrays[envelope.name] = _view(path, data, span, envelope)
-    return arrays
+    envelope = ENVELOPES.of_named_tensor(field, data, span)
+    return envelope.name, _view(data, span, envelope)
 
 
-def _view(field: str, data: bytes, span: Span, envelope: Envelope) -> Array:
+def check_bools(field: str, array: Array) -> None:
+    """Refuse a bool that is neither 0 nor 1: NumPy does not expect there to be any.
+
+    Raises:
+        MalformedFragment: there is one.
+
+    """
+    if array.dtype.kind != "b" or array.size == 0:
+        return
+    if np.maximum.reduce(array.view(np.uint8), None) > 1:
+        raise MalformedFragment(field, "a bool that is neither 0 nor 1")
+
+
+def _view(data: bytes, span: Span, envelope: Envelope) -> Array:
     if envelope.size == 0:
         return np.empty(envelope.shape, envelope.dtype)
     array: Array = np.ndarray(envelope.shape, envelope.dtype, data, envelope.place(span)[0])
-    if envelope.dtype is _BOOL and np.maximum.reduce(array.view(np.uint8), None) > 1:
-        raise MalformedFragment(field, "a bool that is neither 0 nor 1")
     return array if array.flags.aligned else array.copy()
 
 
@@ -209,15 +191,17 @@ class _Envelopes:
         self._size = size
         self._known: dict[tuple[str, int], Envelope] = {}
 
-    def find(
+    def of_tensor(self, field: str, data: bytes, span: Span) -> Envelope:
+        """Return the envelope of the `Tensor` at `span`; may raise MalformedFragment."""
+        return self._find(field, data, span, _parse_tensor)
+
+    def of_named_tensor(self, field: str, data: bytes, span: Span) -> Envelope:
+        """Return the envelope of the `NamedTensor` at `span`; may raise MalformedFragment."""
+        return self._find(field, data, span, _parse_named_tensor)
+
+    def _find(
         self, field: str, data: bytes, span: Span, parse: Callable[[str, bytes, Span], Envelope]
     ) -> Envelope:
-        """Return the envelope of the tensor at `span`.
-
-        Raises:
-            MalformedFragment: it is malformed.
-
-        """
         start, end = span
         known = self._known.get((field, end - start))
         if (
@@ -233,7 +217,7 @@ class _Envelopes:
         return envelope
 
 
-_ENVELOPES: Final = _Envelopes(size=1024)
+ENVELOPES: Final = _Envelopes(size=1024)
 
 
 def _parse_tensor(field: str, data: bytes, span: Span) -> Envelope:

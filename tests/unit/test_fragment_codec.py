@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vaco.trajectory import (
     Fragment,
@@ -101,12 +101,14 @@ def received(data: bytes) -> Fragment:
 
 
 @given(fragments())
+@settings(max_examples=50)
 def test_a_fragment_survives_the_wire(fragment: Fragment) -> None:
     [request] = to_requests(fragment)
     assert_same(received(request), fragment)
 
 
 @given(fragments())
+@settings(max_examples=50)
 def test_generated_code_reads_what_is_written_by_hand(fragment: Fragment) -> None:
     [request] = to_requests(fragment)
     message = pb.StreamTrajectoriesRequest.FromString(request).trajectory
@@ -122,6 +124,7 @@ def test_generated_code_reads_what_is_written_by_hand(fragment: Fragment) -> Non
 
 
 @given(fragments())
+@settings(max_examples=50)
 def test_what_generated_code_writes_is_read(fragment: Fragment) -> None:
     request = pb.StreamTrajectoriesRequest(trajectory=fragment.to_proto())
     assert_same(received(request.SerializeToString()), fragment)
@@ -343,6 +346,34 @@ def test_any_bytes_are_refused_or_understood(data: bytes) -> None:
         Fragment.decode(incoming)
     except MalformedFragment:
         return
+
+
+@given(st.lists(fragments(), min_size=2, max_size=3), st.lists(st.integers(0, 2), max_size=9))
+@settings(max_examples=30)
+def test_what_was_read_before_changes_nothing(pool: list[Fragment], order: list[int]) -> None:
+    """Layouts are remembered: messages of several in any order are read as if alone."""
+    for index in order:
+        fragment = pool[index % len(pool)]
+        assert_same(received(to_requests(fragment)[0]), fragment)
+
+
+def test_damage_to_a_layout_seen_before_is_noticed(wire_fragment: WireFragment) -> None:
+    """Every byte between the arrays counts: with any of them wrong, it is another message."""
+    [request] = to_requests(wire_fragment())
+    original = received(request)
+    for position in range(len(request)):
+        damaged = bytearray(request)
+        damaged[position] ^= 0x40
+        try:
+            fragment = received(bytes(damaged))
+        except (MalformedFragment, AssertionError):
+            continue
+        message = pb.StreamTrajectoriesRequest.FromString(bytes(damaged)).trajectory
+        assert fragment.rewards.tobytes() == message.rewards.data
+        assert fragment.actions.tobytes() == message.actions.data
+        assert fragment.id == FragmentId.from_proto(message.id)
+        assert fragment.weights_incarnation == message.weights_incarnation
+    assert_same(received(request), original)
 
 
 def test_a_tensor_seen_before_does_not_vouch_for_another(wire_fragment: WireFragment) -> None:

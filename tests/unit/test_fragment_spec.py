@@ -196,3 +196,11 @@ def test_images_need_no_check_of_their_values(wire_fragment: WireFragment) -> No
             observations={"observation": images}, final_observations={"observation": finals}
         )
     )
+
+
+def test_a_count_can_be_all_that_a_dtype_holds(wire_fragment: WireFragment) -> None:
+    spec = replace(SPEC, action=ArraySpec((), "uint8", counts=(256,)))
+    spec.check(wire_fragment(actions=np.full((3, 2), 255, np.uint8)))
+    spec = replace(SPEC, action=ArraySpec((), "int8", counts=(128,)))
+    with pytest.raises(MalformedFragment, match="actions: -1 is"):
+        spec.check(wire_fragment(actions=np.full((3, 2), -1, np.int8)))
