@@ -1,0 +1,110 @@
+"""Fixtures that lend tests a real cluster: `control_plane` and `node`, one each a session.
+
+`VACO_TEST_CLUSTER=1` asks for them (a tier's name asks for that one only); without it, all tests
+here skip at once. `VACO_TEST_KUBECONFIG` names an existing cluster to use instead of both. Where a
+cluster cannot be had, tests skip and say why; with `CI=true` they fail instead.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+if TYPE_CHECKING:
+    from kube_harness.api import Api
+    from kube_harness.cluster import Cluster
+
+EXISTING = "VACO_TEST_KUBECONFIG"
+TIER_OF_FIXTURE = {"control_plane": "control-plane", "node": "node"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cluster: needs a Kubernetes cluster (VACO_TEST_CLUSTER=1)")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build before the tests' time limits begin: a first build takes a quarter of an hour."""
+    tiers = {
+        tier
+        for item in session.items
+        for fixture, tier in TIER_OF_FIXTURE.items()
+        if isinstance(item, pytest.Function) and fixture in item.fixturenames and _wanted(tier)
+    }
+    if not tiers or session.config.option.collectonly or os.environ.get(EXISTING):
+        return
+    from kube_harness import cluster
+    from kube_harness.errors import Unavailable
+
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    for tier in sorted(tiers):
+        try:
+            cluster.prepare(tier, reporter.write_line)
+        except Unavailable as error:
+            reporter.write_line(f"no {tier} cluster: {error}")
+
+
+def _wanted(tier: str) -> bool:
+    return os.environ.get("VACO_TEST_CLUSTER", "") in ("1", tier)
+
+
+@pytest.fixture(scope="session")
+def control_plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """An API server with controllers, scheduler and simulated nodes (`kube_harness.simulated`)."""
+    with _cluster("control-plane", request) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def node(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster with one real node, which runs containers."""
+    with _cluster("node", request) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """A namespace of the test's own, on the cluster of the module's `api` fixture."""
+    name = f"test-{secrets.token_hex(4)}"
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def account() -> object:
+        return api.find("v1", "ServiceAccount", "default", name)
+
+    api.wait_for("the namespace has its service account", account)
+    yield name
+    api.delete("v1", "Namespace", name)
+
+
+@contextmanager
+def _cluster(tier: str, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if not _wanted(tier):
+        pytest.skip("cluster tests run with VACO_TEST_CLUSTER=1 (make test-cluster)")
+    from kube_harness import launch
+    from kube_harness.cluster import Cluster
+    from kube_harness.errors import Unavailable
+
+    if existing := os.environ.get(EXISTING):
+        image = os.environ.get("VACO_TEST_IMAGE", "busybox:1.37")
+        yield Cluster("existing", Path(existing), image)
+        return
+    failed = request.session.testsfailed
+    try:
+        with launch.launched(tier) as held:
+            yield held.cluster
+            held.keep_logs = request.session.testsfailed > failed
+            if held.keep_logs:
+                reporter = request.config.pluginmanager.getplugin("terminalreporter")
+                reporter.write_line(f"\nlogs of the {tier} cluster: {held.cluster.logs}")
+    except Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have a {tier} cluster: {error}", pytrace=False)
+        pytest.skip(f"no {tier} cluster: {error}")
