@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from vaco.job import Core as CoreSpec
 
+from vaco_policy.activations import tanh
 from vaco_policy.networks import linear
 from vaco_policy.spaces import core_state_names
 
@@ -105,11 +106,11 @@ def _keep(episode_start: Tensor) -> Tensor:
 def _gru(gates: Tensor, recurrent: Tensor, hidden: Tensor) -> Tensor:
     size = hidden.shape[-1]
     reset, update = (gates[..., : 2 * size] + recurrent[..., : 2 * size]).sigmoid().chunk(2, -1)
-    candidate = torch.tanh(torch.addcmul(gates[..., 2 * size :], reset, recurrent[..., 2 * size :]))
+    candidate = tanh(torch.addcmul(gates[..., 2 * size :], reset, recurrent[..., 2 * size :]))
     return torch.lerp(candidate, hidden, update)
 
 
 def _lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     put, forget, candidate, output = gates.chunk(4, -1)
-    cell = torch.addcmul(forget.sigmoid() * cell, put.sigmoid(), candidate.tanh())
-    return output.sigmoid() * cell.tanh(), cell
+    cell = torch.addcmul(forget.sigmoid() * cell, put.sigmoid(), tanh(candidate))
+    return output.sigmoid() * tanh(cell), cell

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-_LOG_TWO_PI = math.log(2.0 * math.pi)
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 # Finite, so that 0 * log(0) is 0 without a mask in every sum.
 _IMPOSSIBLE = -1e9
@@ -130,16 +130,17 @@ class DiagonalGaussian:
 
     """
 
-    __slots__ = ("log_std", "mean")
+    __slots__ = ("_std", "log_std", "mean")
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean = mean
         self.log_std = log_std
+        self._std = log_std.exp()
 
     def draw(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Return sampled actions [..., A] and their log-densities [...]."""
         noise = torch.empty_like(self.mean).normal_(generator=generator)
-        action = torch.addcmul(self.mean, noise, self.log_std.exp())
+        action = torch.addcmul(self.mean, noise, self._std)
         return action, self.logp(action)
 
     def mode(self) -> Tensor:
@@ -148,19 +149,18 @@ class DiagonalGaussian:
 
     def logp(self, actions: Tensor) -> Tensor:
         """Return log-densities [...] of float32 `actions` [..., A]."""
-        deviation = (actions - self.mean) * (-self.log_std).exp()
-        constant = self.log_std.sum() + 0.5 * _LOG_TWO_PI * self.log_std.shape[0]
-        return deviation.square().sum(-1).mul(-0.5) - constant
+        z = (actions - self.mean) / self._std
+        return torch.addcmul(self.log_std + _HALF_LOG_TWO_PI, z, z, value=0.5).sum(-1).neg()
 
     def entropy(self) -> Tensor:
         """Return the entropies in nats, [...]."""
-        each = self.log_std + 0.5 * (1.0 + _LOG_TWO_PI)
+        each = self.log_std + (0.5 + _HALF_LOG_TWO_PI)
         return each.sum().expand(self.mean.shape[:-1])
 
     def kl(self, other: "DiagonalGaussian") -> Tensor:
         """Return KL(self || other) in nats, [...]."""
         variance_ratio = (2.0 * (self.log_std - other.log_std)).exp()
-        shift = ((self.mean - other.mean) * (-other.log_std).exp()).square()
+        shift = ((self.mean - other.mean) / other._std).square()
         return 0.5 * (variance_ratio + shift - 1.0 - variance_ratio.log()).sum(-1)
 
     def parameters(self) -> dict[str, Tensor]:

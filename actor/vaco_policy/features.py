@@ -6,12 +6,12 @@ of `MultiBinary` follow. A uint8 box of two to four dimensions is an image.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaco_policy.spaces import Box, Discrete, MultiBinary
 
@@ -94,11 +94,13 @@ class Features:
                 return name
         return None
 
-    def read(self, observations: Mapping[str, Tensor], normaliser: nn.Module | None) -> Inputs:
+    def read(
+        self, observations: Mapping[str, Tensor], normalise: Callable[[Tensor], Tensor] | None
+    ) -> Inputs:
         """Return the inputs of the networks for observations with any leading dimensions."""
         vector = self.continuous(observations)
-        if normaliser is not None:
-            vector = normaliser(vector)
+        if normalise is not None:
+            vector = normalise(vector)
         if self._codes:
             codes = [_code(space, observations[name]) for name, space in self._codes.items()]
             vector = torch.cat([vector, *codes], -1)

@@ -113,6 +113,8 @@ class Policy(nn.Module):
         # In an actor's step, what `nn.Module` adds to a call and to the look-up of a part would
         # cost as much as the arithmetic.
         self._actor_forward = self.actor.forward
+        normaliser = self.observation_normaliser
+        self._normalise = None if normaliser is None else normaliser.forward
         self._policy_weights = (self.policy_head.weight, self.policy_head.bias)
 
     def _init_networks(self, generator: torch.Generator) -> None:
@@ -249,7 +251,7 @@ class Policy(nn.Module):
         self.observation_normaliser.update(continuous if valid is None else continuous[valid])
 
     def _inputs(self, observations: Observations) -> Inputs:
-        return self.features.read(observations, self.observation_normaliser)
+        return self.features.read(observations, self._normalise)
 
     def _hidden(
         self, observations: Observations, state: State | None, episode_start: Tensor | None
