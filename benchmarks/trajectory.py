@@ -1,26 +1,32 @@
 """The trajectory path against a bare gRPC stream: what our codec costs beyond the transport.
 
-An actor-like process sends fragments to a server process, which parses and checks each one and
-copies it into a preallocated batch, as the learner does, and acknowledges it. The bare stream
-carries messages of the same size, made once, with identity serialisers, between the same two
-processes, same kind of client and server, same channel options, one round of each in turn.
+An actor-like process makes messages of fragments and streams them to a learner-like process, which
+takes each message apart, checks the fragment and copies it into a preallocated batch. The bare
+stream carries the same messages, made beforehand, with identity serialisers and nobody who looks
+into them; between the same two processes, by the same kind of client and server, with the same
+options. A round of one follows a round of the other; a figure is the median over all rounds.
+
+`overRawGrpc` is the ratio of MB/s, path over raw, of 1 MiB messages; with `.acknowledged` each
+fragment is also answered, as the learner does, which the bare stream is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import queue
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from statistics import median
+from typing import Any
 
 import grpc
 import numpy as np
 from grpc import aio
-from vaco.channels import bind, server_options, sync_channel
+from vaco.allocator import keep_freed_memory
+from vaco.channels import aio_channel, bind, server_options
+from vaco.tensors import Array
 from vaco.trajectory import (
     ArraySpec,
     Fragment,
@@ -35,10 +41,14 @@ from vaco.trajectory import (
 from vaco.v1 import trajectory_pb2 as pb
 
 RAW_METHOD = "/vaco.benchmark.Raw/Stream"
-ROUNDS = 9
-BYTES_PER_ROUND = 192 << 20
+RAW = "raw"
+SILENT = "silent"
+ACKNOWLEDGED = "acknowledged"
+ROUNDS = 15
+BYTES_PER_ROUND = 64 << 20
+# Enough for the messages of a round not to stay in a core's own cache, as a rollout's would not.
+FRAGMENTS = 8
 CREDITS = 16
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,36 +72,46 @@ _TORQUES = ArraySpec((6,), "float32")
 # HalfCheetah-like up to 2 MiB; Pong-like (four stacked greyscale frames) for what has to be framed.
 CASES = (
     Case("0.25MiB", 39, 64, _STATE, _TORQUES),
-    Case("1MiB", 157, 64, _STATE, _TORQUES),
-    Case("2MiB", 157, 128, _STATE, _TORQUES),
+    Case("1MiB", 156, 64, _STATE, _TORQUES),
+    Case("2MiB", 156, 128, _STATE, _TORQUES),
     Case("14MiB", 128, 4, ArraySpec((84, 84, 4), "uint8"), ArraySpec((), "int64", (6,))),
 )
 
 
 def measure() -> dict[str, object]:
-    """Return MB/s of both paths and their ratio for every case; medians over the rounds."""
+    """Return the ratio and the MB/s of path and bare stream for every size of message."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=_serve, args=(theirs,), daemon=True)
+    control, server_end = context.Pipe()
+    server = context.Process(target=_serve, args=(server_end,), daemon=True)
     server.start()
-    port = ours.recv()
-    results_ours, results_theirs = context.Pipe()
-    client = context.Process(target=_client, args=(port, results_theirs), daemon=True)
+    results, client_end = context.Pipe(duplex=False)
+    client = context.Process(target=_act, args=(control.recv(), client_end), daemon=True)
     client.start()
+    client_end.close()
+    figures: dict[str, object] = {}
     try:
-        figures: dict[str, object] = {}
         for case in CASES:
-            raw, path = results_ours.recv()
-            ratio = median(p / r for p, r in zip(path, raw, strict=True))
-            figures[f"trajectory.overRawGrpc.{case.name}"] = round(ratio, 3)
-            figures[f"trajectory.megabytesPerSecond.{case.name}"] = round(median(path))
-            figures[f"trajectory.rawMegabytesPerSecond.{case.name}"] = round(median(raw))
-        figures["trajectory.overRawGrpc"] = figures["trajectory.overRawGrpc.1MiB"]
+            figures |= _figures(case.name, results.recv())
     finally:
-        ours.send(None)
+        control.send(None)
         client.join(10)
         server.join(10)
-    return figures
+    ours = figures["trajectory.overRawGrpc.1MiB"]
+    return {"trajectory.overRawGrpc": ours, **figures}
+
+
+def _figures(name: str, rounds: dict[str, list[float]]) -> dict[str, object]:
+    raw, path, acknowledged = rounds[RAW], rounds[SILENT], rounds[ACKNOWLEDGED]
+    return {
+        f"trajectory.overRawGrpc.{name}": _median_ratio(path, raw),
+        f"trajectory.overRawGrpc.{name}.acknowledged": _median_ratio(acknowledged, raw),
+        f"trajectory.megabytesPerSecond.{name}": round(median(path)),
+        f"trajectory.rawMegabytesPerSecond.{name}": round(median(raw)),
+    }
+
+
+def _median_ratio(ours: list[float], theirs: list[float]) -> float:
+    return round(median(a / b for a, b in zip(ours, theirs, strict=True)), 3)
 
 
 def make_fragment(case: Case, sequence: int) -> Fragment:
@@ -101,6 +121,8 @@ def make_fragment(case: Case, sequence: int) -> Fragment:
     more = (case.length + 1, case.environments)
     done = rng.random(steps) < 0.01
     start = np.zeros(more, np.bool_)
+    observations: Array
+    actions: Array
     if case.observation.dtype == "uint8":
         observations = rng.integers(0, 256, more + case.observation.shape, np.uint8)
         actions = rng.integers(0, 6, steps)
@@ -141,7 +163,7 @@ class _Batch:
             np.copyto(target, source)
 
 
-def _arrays(fragment: Fragment) -> list[np.ndarray]:
+def _arrays(fragment: Fragment) -> list[Array]:
     return [
         *fragment.observations.values(),
         fragment.actions,
@@ -164,84 +186,126 @@ class _Learner:
         self, requests: AsyncIterator[bytes], _context: object
     ) -> AsyncIterator[pb.StreamTrajectoriesResponse]:
         reader = RequestReader()
-        async for request in requests:
-            incoming = reader.read(request)
-            if not isinstance(incoming, IncomingFragment):
-                continue
-            fragment = Fragment.decode(incoming)
-            spec, batch = self._batches[fragment.length, fragment.environments]
-            spec.check(fragment)
-            batch.put(fragment)
-            ack = pb.Ack(sequence=fragment.id.sequence, fate=pb.FATE_TRAINED)
-            yield pb.StreamTrajectoriesResponse(ack=ack)
+        acknowledged = False
+        taken = 0
+        async for data in requests:
+            request = reader.read(data)
+            if isinstance(request, IncomingFragment):
+                self._take(request)
+                taken += 1
+                if acknowledged:
+                    yield _ack(taken)
+            elif request is not None:
+                acknowledged = request.hello.spaces_json == ACKNOWLEDGED
+        if not acknowledged:
+            yield _ack(taken)
+
+    def _take(self, incoming: IncomingFragment) -> None:
+        fragment = Fragment.decode(incoming)
+        spec, batch = self._batches[fragment.length, fragment.environments]
+        spec.check(fragment)
+        batch.put(fragment)
 
 
-async def _raw(request_iterator: AsyncIterator[bytes], _context: object) -> AsyncIterator[bytes]:
+def _ack(sequence: int) -> pb.StreamTrajectoriesResponse:
+    return pb.StreamTrajectoriesResponse(ack=pb.Ack(sequence=sequence, fate=pb.FATE_TRAINED))
+
+
+async def _raw(requests: AsyncIterator[bytes], _context: object) -> AsyncIterator[bytes]:
     received = 0
-    async for request in request_iterator:
+    async for request in requests:
         received += len(request)
     yield str(received).encode()
 
 
-def _serve(connection: Connection) -> None:
-    asyncio.run(_serve_async(connection))
+def _serve(control: Connection) -> None:
+    keep_freed_memory()
+    asyncio.run(_serve_until_told(control))
 
 
-async def _serve_async(connection: Connection) -> None:
+async def _serve_until_told(control: Connection) -> None:
     server = aio.server(options=server_options())
     add_trajectory_servicer(_Learner(), server)
     service, method = RAW_METHOD.strip("/").split("/")
-    raw = grpc.stream_stream_rpc_method_handler(_raw)
-    handler = grpc.method_handlers_generic_handler(service, {method: raw})
-    server.add_generic_rpc_handlers((handler,))
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(_raw)
+    generic = grpc.method_handlers_generic_handler(service, {method: handler})
+    server.add_generic_rpc_handlers((generic,))
     port = bind(server, "127.0.0.1:0")
     await server.start()
-    connection.send(port)
-    await asyncio.get_running_loop().run_in_executor(None, connection.recv)
+    control.send(port)
+    await asyncio.get_running_loop().run_in_executor(None, control.recv)
     await server.stop(1)
 
 
-def _client(port: int, results: Connection) -> None:
-    with sync_channel(f"127.0.0.1:{port}") as channel:
+def _act(port: int, results: Connection) -> None:
+    keep_freed_memory()
+    asyncio.run(_measure_cases(f"127.0.0.1:{port}", results))
+
+
+async def _measure_cases(target: str, results: Connection) -> None:
+    async with aio_channel(target) as channel:
         for case in CASES:
-            fragments = [make_fragment(case, n) for n in range(1, 5)]
-            messages = to_requests(fragments[0])
-            size = sum(len(m) for m in messages)
-            count = max(BYTES_PER_ROUND // size, 4)
-            raw, path = [], []
-            for _ in range(ROUNDS):
-                raw.append(size * count / _time_raw(channel, messages, count) / 1e6)
-                path.append(size * count / _time_path(channel, fragments, count) / 1e6)
-            results.send((raw, path))
+            results.send(await _measure_case(channel, case))
 
 
-def _time_raw(channel: grpc.Channel, messages: list[bytes], count: int) -> float:
-    call = channel.stream_stream(RAW_METHOD)
+async def _measure_case(channel: aio.Channel, case: Case) -> dict[str, list[float]]:
+    """Return MB/s of every round of everything that is compared."""
+    fragments = [make_fragment(case, sequence) for sequence in range(1, FRAGMENTS + 1)]
+    messages = [to_requests(fragment) for fragment in fragments]
+    size = sum(map(len, messages[0]))
+    count = max(BYTES_PER_ROUND // size, 4)
+    rounds: dict[str, list[float]] = {RAW: [], SILENT: [], ACKNOWLEDGED: []}
+    for _ in range(ROUNDS):
+        seconds = await _time_raw(channel, messages, count)
+        rounds[RAW].append(size * count / seconds / 1e6)
+        for mode in (SILENT, ACKNOWLEDGED):
+            seconds = await _time_path(channel, fragments, count, mode)
+            rounds[mode].append(size * count / seconds / 1e6)
+    # The first round warms everything up.
+    return {name: speeds[1:] for name, speeds in rounds.items()}
+
+
+async def _time_raw(channel: aio.Channel, messages: list[list[bytes]], count: int) -> float:
+    sent = [piece for n in range(count) for piece in messages[n % len(messages)]]
+    stream: Any = channel.stream_stream(RAW_METHOD)
     started = time.perf_counter()
-    responses = list(call(m for _ in range(count) for m in messages))
-    assert int(responses[0]) == count * sum(len(m) for m in messages)
-    return time.perf_counter() - started
+    call = stream()
+    for message in sent:
+        await call.write(message)
+    await call.done_writing()
+    received = await call.read()
+    seconds = time.perf_counter() - started
+    assert int(received) == sum(map(len, sent))
+    return seconds
 
 
-def _time_path(channel: grpc.Channel, fragments: list[Fragment], count: int) -> float:
-    granted: queue.Queue[None] = queue.Queue()
-    for _ in range(CREDITS):
-        granted.put(None)
-
-    def requests() -> Iterator[bytes]:
-        for n in range(count):
-            granted.get()
-            yield from to_requests(fragments[n % len(fragments)])
-
+async def _time_path(
+    channel: aio.Channel, fragments: list[Fragment], count: int, mode: str
+) -> float:
+    granted = asyncio.Semaphore(CREDITS if mode == ACKNOWLEDGED else count)
     started = time.perf_counter()
-    acks = 0
-    for _ in trajectory_stream(channel)(requests()):
-        granted.put(None)
-        acks += 1
-    assert acks == count
-    return time.perf_counter() - started
+    call = trajectory_stream(channel)()
+    answers = asyncio.create_task(_last_answer(call, granted))
+    await call.write(pb.StreamTrajectoriesRequest(hello=pb.Hello(spaces_json=mode)))
+    for n in range(count):
+        await granted.acquire()
+        for request in to_requests(fragments[n % len(fragments)]):
+            await call.write(request)
+    await call.done_writing()
+    last = await answers
+    seconds = time.perf_counter() - started
+    assert last == count
+    return seconds
+
+
+async def _last_answer(call: Any, granted: asyncio.Semaphore) -> int:
+    last = 0
+    while (response := await call.read()) is not aio.EOF:
+        last = response.ack.sequence
+        granted.release()
+    return last
 
 
 if __name__ == "__main__":
     for key, value in measure().items():
-        print(f"{key:44} {value}")
+        print(f"{key:48} {value}")

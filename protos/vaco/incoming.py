@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from vaco.layout import Layouts, Placed
+from vaco.layout import Layout, Layouts, Placed
 from vaco.tensors import (
     ENVELOPES,
     Array,
@@ -45,6 +45,7 @@ _MAX_HEAD_BYTES: Final = 4096
 
 
 _LAYOUTS: Final = Layouts()
+_NOTHING: Final[Array] = np.empty(0)
 
 
 class IncomingFragment:
@@ -55,18 +56,19 @@ class IncomingFragment:
 
     """
 
-    __slots__ = ("_arrays", "_data", "_spans", "head")
+    __slots__ = ("_data", "_keys", "_record", "_spans", "head")
 
     def __init__(
         self,
         head: pb.Trajectory,
-        arrays: dict[str, dict[str, Array]],
         data: bytes,
+        laid_out: tuple[Layout, Array] | None,
         spans: dict[str, list[Span]],
     ) -> None:
         self.head = head
-        self._arrays = arrays
         self._data = data
+        self._keys = laid_out[0].keys if laid_out else {}
+        self._record = laid_out[1] if laid_out else _NOTHING
         self._spans = spans
 
     @classmethod
@@ -82,9 +84,10 @@ class IncomingFragment:
 
         """
         start, end = span or (0, len(data))
-        size, arrays = _LAYOUTS.find(data, (start, end))
+        laid_out = _LAYOUTS.find(data, (start, end))
         try:
-            rest, found = split(data, (start + size, end), _FIELDS)
+            behind = start + laid_out[0].size if laid_out else start
+            rest, found = split(data, (behind, end), _FIELDS)
             if len(rest) > _MAX_HEAD_BYTES:
                 raise WireError(f"{len(rest)} bytes of other fields than arrays")
             head = pb.Trajectory.FromString(rest)
@@ -93,9 +96,9 @@ class IncomingFragment:
         spans: dict[str, list[Span]] = {}
         for number, where in found:
             spans.setdefault(_FIELDS[number], []).append(where)
-        if not arrays:
+        if laid_out is None:
             _learn(data, start, found)
-        return cls(head, arrays, data, spans)
+        return cls(head, data, laid_out, spans)
 
     def tensor(
         self,
@@ -114,13 +117,13 @@ class IncomingFragment:
             MalformedFragment: it is not there exactly once, malformed, or another than asked for.
 
         """
-        arrays, spans = self._arrays.get(field), self._spans.get(field)
-        if arrays is not None and spans is None:
-            array = arrays[""]
-        elif arrays is None and spans is not None and len(spans) == 1:
+        keys, spans = self._keys.get(field), self._spans.get(field)
+        if keys is not None and spans is None:
+            array = self._record[keys[""]]
+        elif keys is None and spans is not None and len(spans) == 1:
             array = read_tensor(field, self._data, spans[0])
         else:
-            raise MalformedFragment(field, "there twice" if arrays or spans else "missing")
+            raise MalformedFragment(field, "there twice" if keys or spans else "missing")
         if dtype is not None and array.dtype != dtype:
             raise MalformedFragment(field, f"dtype {array.dtype}, expected {dtype}")
         if shape is not None and array.shape != shape:
@@ -136,7 +139,7 @@ class IncomingFragment:
 
         """
         spans = self._spans.get(field, ())
-        arrays = dict(self._arrays.get(field, ()))
+        arrays = {name: self._record[key] for name, key in self._keys.get(field, {}).items()}
         if len(arrays) + len(spans) > MAX_NAMED_TENSORS:
             problem = f"{len(arrays) + len(spans)} tensors, over {MAX_NAMED_TENSORS}"
             raise MalformedFragment(field, problem)

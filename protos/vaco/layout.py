@@ -43,6 +43,10 @@ class Layout:
         start: where the message begins.
         run: its first fields, without gaps, each with its array's bytes last and aligned.
 
+    Attributes:
+        size: bytes of all of them.
+        keys: what each is called in the record, by field and name.
+
     """
 
     def __init__(self, data: bytes, start: int, run: list[Placed]) -> None:
@@ -62,14 +66,17 @@ class Layout:
                 "itemsize": self.size,
             }
         )
-        self._fields = [(k, p.field, p.envelope.name) for k, p in zip(keys, run, strict=True)]
         self._widest = max(keys, key=lambda key: self._record[key].base.itemsize)
+        self.keys: dict[str, dict[str, str]] = {}
+        for key, placed in zip(keys, run, strict=True):
+            self.keys.setdefault(placed.field, {})[placed.envelope.name] = key
 
-    def arrays(self, data: bytes, span: Span) -> dict[str, dict[str, Array]] | None:
-        """Return views of a message's first arrays by field and name, if they are laid out so.
+    def view(self, data: bytes, span: Span) -> Array | None:
+        """Return a message's first arrays as one record, if they are laid out so.
 
         Returns:
-            None if the message is laid out in another way, or not aligned.
+            A structured array without dimensions, whose fields are named in `keys`; None if the
+            message is laid out in another way, or not aligned.
 
         """
         start, end = span
@@ -77,13 +84,8 @@ class Layout:
             return None
         if self._pattern.unpack_from(data, start) != self._heads:
             return None
-        record = np.ndarray((), self._record, data, start)
-        if not record[self._widest].flags.aligned:
-            return None
-        arrays: dict[str, dict[str, Array]] = {}
-        for key, field, name in self._fields:
-            arrays.setdefault(field, {})[name] = record[key]
-        return arrays
+        record: Array = np.ndarray((), self._record, data, start)
+        return record if record[self._widest].flags.aligned else None
 
 
 class Layouts:
@@ -92,13 +94,13 @@ class Layouts:
     def __init__(self) -> None:
         self._known: tuple[Layout, ...] = ()
 
-    def find(self, data: bytes, span: Span) -> tuple[int, dict[str, dict[str, Array]]]:
-        """Return views of the first arrays of a message, and how many bytes these take."""
+    def find(self, data: bytes, span: Span) -> tuple[Layout, Array] | None:
+        """Return the layout of a message and the record of its first arrays, if one fits."""
         for layout in self._known:
-            arrays = layout.arrays(data, span)
-            if arrays is not None:
-                return layout.size, arrays
-        return 0, {}
+            record = layout.view(data, span)
+            if record is not None:
+                return layout, record
+        return None
 
     def learn(self, data: bytes, start: int, placed: Iterable[Placed]) -> None:
         """Remember the layout of a message whose arrays were `placed`, in order."""
