@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from vaco.job import API_VERSION, VACOJob
 from vaco.trajectory import Fragment, FragmentId
 from vaco_policy.spaces import Box, Discrete, MultiDiscrete, Spaces
+
+if TYPE_CHECKING:  # most unit tests can do without torch
+    import torch
+    from vaco_learner.batch import PhaseBatch
+    from vaco_learner.evaluation import Evaluated
+    from vaco_learner.update import Updater
 
 CORES = {"gru": ("hidden",), "lstm": ("hidden", "cell")}
 
@@ -42,6 +48,25 @@ def vector_spaces() -> Spaces:
 def make_fragment() -> Callable[..., Fragment]:
     """Makes fragments of random experience, with resets in their own step (next-step autoreset)."""
     return random_fragment
+
+
+@pytest.fixture
+def recorded_orders() -> Callable[[Updater], list[torch.Tensor]]:
+    """Makes a list of the flat indices of every minibatch that an updater evaluates, as it goes."""
+
+    def watch(updater: Updater) -> list[torch.Tensor]:
+        orders: list[torch.Tensor] = []
+        evaluate = updater._evaluator.evaluate
+
+        def record(batch: PhaseBatch, part: torch.Tensor) -> Evaluated:
+            seen = evaluate(batch, part)
+            orders.append(seen.index_N)
+            return seen
+
+        updater._evaluator.evaluate = record  # type: ignore[method-assign]
+        return orders
+
+    return watch
 
 
 def random_fragment(
