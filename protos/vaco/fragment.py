@@ -12,7 +12,7 @@ import numpy as np
 
 from vaco.identity import FragmentId
 from vaco.incoming import NAMED_FIELDS, TENSOR_FIELDS, IncomingFragment
-from vaco.tensors import Array, MalformedFragment, Part, size_of, tensor_parts
+from vaco.tensors import Array, MalformedFragment, Part, tensor_parts
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.wire import field_key
 
@@ -105,17 +105,21 @@ class Fragment:
         """Newest weights that acted."""
         return int(self.versions.max())
 
-    def to_parts(self, position: int = 0) -> list[Part]:
+    def to_parts(self, position: int = 0) -> tuple[list[Part], int]:
         """Return the serialised message in parts; the arrays' memory is referred to, not copied.
 
         Args:
             position: where in what is sent the message begins; arrays are aligned to that.
 
+        Returns:
+            The parts, and how many bytes they are together.
+
         Raises:
             TypeError: an array's dtype has no place on the wire.
 
         """
-        parts = self._array_parts(_CONSTANT, position)
+        parts: list[Part] = []
+        end = self._add_arrays(parts, _CONSTANT, position)
         head = pb.Trajectory(
             id=self.id.to_proto(),
             weights_incarnation=self.weights_incarnation,
@@ -124,9 +128,10 @@ class Fragment:
             length=self.length,
             environments=self.environments,
             rollout_seconds=self.rollout_seconds,
-        )
-        parts.append(head.SerializeToString())
-        return parts + self._array_parts(_VARYING, position + size_of(parts))
+        ).SerializeToString()
+        parts.append(head)
+        end = self._add_arrays(parts, _VARYING, end + len(head))
+        return parts, end - position
 
     def to_proto(self) -> pb.Trajectory:
         """Return the message, with copies of the arrays.
@@ -135,7 +140,7 @@ class Fragment:
             TypeError: an array's dtype has no place on the wire.
 
         """
-        return pb.Trajectory.FromString(b"".join(self.to_parts()))
+        return pb.Trajectory.FromString(b"".join(self.to_parts()[0]))
 
     @classmethod
     def from_proto(cls, message: pb.Trajectory) -> Self:
@@ -189,16 +194,16 @@ class Fragment:
             rollout_seconds=head.rollout_seconds,
         )
 
-    def _array_parts(self, fields: tuple[str, ...], position: int) -> list[Part]:
-        parts: list[Part] = []
+    def _add_arrays(self, parts: list[Part], fields: tuple[str, ...], position: int) -> int:
+        """Append the parts of arrays of which the first is at `position`; return their end."""
         for field in fields:
             value = getattr(self, field)
             arrays = value.items() if field in NAMED_FIELDS else ((None, value),)
             for name, array in arrays:
                 head, data = tensor_parts(_KEYS[field], array, position, name)
-                position += len(head) + data.nbytes
                 parts += (head, data)
-        return parts
+                position += len(head) + data.nbytes
+        return position
 
 
 def _bounded(field: str, value: int, most: int) -> int:

@@ -19,7 +19,7 @@ from grpc import aio
 
 from vaco.fragment import Fragment
 from vaco.incoming import IncomingFragment
-from vaco.tensors import MalformedFragment, Part, size_of
+from vaco.tensors import MalformedFragment, Part
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.wire import Span, WireError, field_key, field_number, split, varint
 
@@ -51,7 +51,7 @@ def to_requests(fragment: Fragment) -> list[bytes]:
         ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
 
     """
-    return _requests(fragment.to_parts(_USUAL_PREFIX_BYTES))
+    return _requests(*fragment.to_parts(_USUAL_PREFIX_BYTES))
 
 
 def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
@@ -61,7 +61,8 @@ def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
         ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
 
     """
-    for request in _requests([message.SerializeToString()]):
+    data = message.SerializeToString()
+    for request in _requests([data], len(data)):
         yield pb.StreamTrajectoriesRequest.FromString(request)
 
 
@@ -243,8 +244,7 @@ def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
     return request if isinstance(request, bytes) else request.SerializeToString()
 
 
-def _requests(parts: list[Part]) -> list[bytes]:
-    size = size_of(parts)
+def _requests(parts: list[Part], size: int) -> list[bytes]:
     if size <= MAX_MESSAGE_BYTES:
         return [b"".join((_TRAJECTORY_KEY, varint(size), *parts))]
     if size > MAX_FRAGMENT_BYTES:
@@ -254,7 +254,7 @@ def _requests(parts: list[Part]) -> list[bytes]:
 
 
 def _frame(index: int, count: int, total_bytes: int, piece: list[Part]) -> bytes:
-    size = size_of(piece)
+    size = sum(map(len, piece))
     frame = pb.TrajectoryFrame(index=index, count=count, total_bytes=total_bytes)
     head = frame.SerializeToString() + _DATA_KEY + varint(size)
     return b"".join((_FRAME_KEY, varint(len(head) + size), head, *piece))
@@ -265,9 +265,10 @@ def _pieces(parts: list[Part]) -> Iterator[list[Part]]:
     piece: list[Part] = []
     room = FRAME_BYTES
     for part in parts:
-        if size_of([part]) == 0:
-            continue
-        rest = memoryview(part).cast("B")
+        rest = memoryview(part)
+        if rest.nbytes == 0:
+            continue  # cannot be cast
+        rest = rest.cast("B")
         while len(rest) >= room:
             yield [*piece, rest[:room]]
             rest, piece, room = rest[room:], [], FRAME_BYTES

@@ -84,11 +84,6 @@ def tensor_parts(
     return _head(key, number, shape, data.nbytes, position % ALIGNMENT, name), data
 
 
-def size_of(parts: list[Part]) -> int:
-    """Return the number of bytes of all parts."""
-    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-
-
 @functools.lru_cache(maxsize=1024)
 def _head(
     key: bytes,

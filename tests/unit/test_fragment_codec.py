@@ -166,7 +166,7 @@ def test_what_is_received_is_a_view_that_nobody_can_write_to(wire_fragment: Wire
 def test_an_array_that_its_sender_did_not_align_is_aligned(
     wire_fragment: WireFragment, offset: int
 ) -> None:
-    serialised = bytes(offset) + b"".join(wire_fragment().to_parts())
+    serialised = bytes(offset) + b"".join(wire_fragment().to_parts()[0])
     fragment = Fragment.decode(IncomingFragment.parse(serialised, (offset, len(serialised))))
     assert_same(fragment, wire_fragment())
     assert fragment.versions.flags.aligned
