@@ -88,6 +88,19 @@ def probe_spaces(task: GymnasiumTask) -> Spaces:
         return environment.spaces
 
 
+def draws(task: GymnasiumTask) -> bool:
+    """Return whether single environments of `task` can draw pictures of themselves.
+
+    Raises:
+        UserError: Unknown environment or import.
+
+    """
+    import_all(task.imports)
+    creator = _loaded(_find(task.environment).entry_point)
+    metadata = getattr(creator, "metadata", None) or {}
+    return "rgb_array" in metadata.get("render_modes", ())
+
+
 def _find(environment: str) -> EnvSpec:
     if environment.startswith("ALE/"):
         import_all(["ale_py"])
@@ -138,8 +151,11 @@ _ALE_FRAME_SKIP = 4
 
 
 def _parameters(entry_point: str | Callable[..., Any]) -> set[str]:
-    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    return set(inspect.signature(creator).parameters)
+    return set(inspect.signature(_loaded(entry_point)).parameters)
+
+
+def _loaded(entry_point: str | Callable[..., Any] | None) -> Any:
+    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
 def _entry_point(

@@ -12,7 +12,7 @@ from vaco.errors import UserError
 from vaco.job import GymnasiumTask
 from vaco_policy.policy import Policy
 
-from vaco_actor.environments import make_vector_env
+from vaco_actor.environments import draws, make_vector_env
 from vaco_actor.evaluation import Observations, play
 
 Picture = npt.NDArray[np.uint8]
@@ -27,7 +27,8 @@ def record(task: GymnasiumTask, policy: Policy, seed: int, path: Path) -> None:
     """Play one episode and write it to `path`: `.mp4`, or `.gif`.
 
     A policy that was trained on what a vector entry point shows (Atari's small grey screens)
-    cannot play the single environments that draw; then its observations are filmed.
+    cannot play the single environments that draw; then, and where nothing draws, observations are
+    filmed.
 
     Raises:
         UserError: There is nothing to film, or the file cannot be written.
@@ -35,10 +36,11 @@ def record(task: GymnasiumTask, policy: Policy, seed: int, path: Path) -> None:
     """
     if path.suffix not in (".mp4", ".gif"):
         raise UserError("--video", f"'{path}' is neither .mp4 nor .gif", "Name one of these.")
-    environment = make_vector_env(task, 1, seed, render=True)
-    draws = environment.spaces == policy.spaces
-    if not draws:
+    drawn = draws(task)
+    environment = make_vector_env(task, 1, seed, render=drawn)
+    if drawn and environment.spaces != policy.spaces:
         environment.close()
+        drawn = False
         environment = make_vector_env(task, 1, seed)
     with environment, _writer(path) as write:
         play(
@@ -46,7 +48,7 @@ def record(task: GymnasiumTask, policy: Policy, seed: int, path: Path) -> None:
             policy,
             1,
             threading.Event(),
-            lambda seen: write(environment.render() if draws else _screen(seen)),
+            lambda seen: write(environment.render() if drawn else _screen(seen)),
         )
 
 

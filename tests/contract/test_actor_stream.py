@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from vaco.channels import server_options
 from vaco.trajectory import Fragment, FragmentId, FrameAssembler
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.v1 import trajectory_pb2_grpc, weights_pb2, weights_pb2_grpc
@@ -126,7 +127,7 @@ class Server:
 
     def start(self) -> None:
         self._pool = ThreadPoolExecutor(16)
-        self._server = grpc.server(self._pool, options=(("grpc.so_reuseport", 0),))
+        self._server = grpc.server(self._pool, options=server_options())
         trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(self.servicer, self._server)
         weights_pb2_grpc.add_WeightServiceServicer_to_server(self.servicer, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
