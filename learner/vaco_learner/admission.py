@@ -69,7 +69,7 @@ class Admission:
         job_uid: fragments of another job are rejected.
         spec: what a fragment must look like.
         lineage: of the weights being trained.
-        published: returns the newest version that an actor can have.
+        published: returns the newest version that this learner published; -1: none yet.
         ledger: the totals.
         roster: the actors.
         buffer: where admitted fragments wait.
@@ -223,7 +223,8 @@ class Admission:
             problem = f"{fragment.weights_incarnation}, but the learner's is {current}"
             raise MalformedFragment("weights_incarnation", problem)
         newest = self._published()
-        if fragment.max_version > newest:
+        # Of an older incarnation's versions, those that exist no more are fenced, not future.
+        if fragment.weights_incarnation == current and fragment.max_version > newest:
             problem = f"{fragment.max_version} was not published yet, the newest is {newest}"
             raise MalformedFragment("max_version", problem)
 

@@ -32,7 +32,7 @@ from vaco_learner.journal import Journal
 from vaco_learner.ledger import Ledger
 from vaco_learner.metrics import MetricsServer
 from vaco_learner.progress import LearnerPhase, Progress
-from vaco_learner.restore import Beginning, begin
+from vaco_learner.restore import Beginning, begin, earlier_returns, note_beginning
 from vaco_learner.server import LearnerServer
 from vaco_learner.session import Ending
 from vaco_learner.spaces_gate import SpacesGate
@@ -122,6 +122,8 @@ class Learner:
         self._gate = SpacesGate(state.spaces if state is not None else None)
         self._ledger = Ledger(state.counts if state is not None else None)
         self._progress = Progress()
+        self._returns = earlier_returns(self._beginning, self._job.spec.stop)
+        note_beginning(self._beginning, self._returns, self._progress)
         self._outcomes: deque[EvaluationOutcome] = deque(maxlen=64)
         host = options.listen.rpartition(":")[0]
         self._metrics = MetricsServer(host.strip("[]"), options.metrics_port)
@@ -146,13 +148,16 @@ class Learner:
 
     def live(self) -> int:
         """Train to the end, whichever it is; return the exit status."""
+        address_file = self._options.address_file
+        if address_file is not None:
+            address_file.unlink(missing_ok=True)
         address = self._server.start()
-        if self._options.address_file is not None:
-            replace_text(self._options.address_file, f"{address}\n")
+        if address_file is not None:
+            replace_text(address_file, f"{address}\n")
         _LOG.info("incarnation %d listens on %s", self._beginning.lineage.current.number, address)
         loop: TrainingLoop | None = None
         try:
-            loop = self._build(self._wait_for_spaces())
+            loop = self._build()
             reason = loop.run()
             loop.checkpoint()
             return self._complete(reason)
@@ -181,16 +186,18 @@ class Learner:
             self._control.check()
         return spaces
 
-    def _build(self, spaces: Spaces) -> "TrainingLoop":
-        from vaco_learner.assembly import Parts, assemble  # late: imports torch
+    def _build(self) -> "TrainingLoop":
+        # Late, because it imports torch; before the wait, because the actors import it meanwhile.
+        from vaco_learner.assembly import Parts, assemble
 
         parts = Parts(
             job=self._job,
-            spaces=spaces,
+            spaces=self._wait_for_spaces(),
             run_dir=self._options.run_dir,
             beginning=self._beginning,
             capacity=self._capacity,
             ledger=self._ledger,
+            returns=self._returns,
             high_water=self._high_water,
             store=self._store,
             journal=self._journal,

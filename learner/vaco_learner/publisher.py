@@ -66,7 +66,7 @@ class Publisher:
 
     @property
     def version(self) -> int:
-        """The newest version that an actor can have; -1 before the first."""
+        """The newest version that an actor can have from this learner; -1 before the first."""
         return self._version
 
     def start(self) -> None:

@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from vaco.channels import sync_channel
+from vaco.channels import Security, sync_channel
 from vaco.trajectory import (
     ArraySpec,
     Fragment,
@@ -103,8 +103,8 @@ class Bench:
     let_in: Callable[[], None]
     channels: list[grpc.Channel] = field(default_factory=list)
 
-    def channel(self) -> grpc.Channel:
-        channel = sync_channel(self.address)
+    def channel(self, security: Security | None = None) -> grpc.Channel:
+        channel = sync_channel(self.address, security)
         self.channels.append(channel)
         return channel
 
@@ -193,8 +193,10 @@ class Actor:
 def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     benches: list[Bench] = []
 
-    def make(open_doors: bool = True, debug: bool = False) -> Bench:
-        bench = build(tmp_path, debug)
+    def make(
+        open_doors: bool = True, debug: bool = False, security: Security | None = None
+    ) -> Bench:
+        bench = build(tmp_path, debug, security)
         benches.append(bench)
         if open_doors:
             bench.let_in()
@@ -208,7 +210,7 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
         bench.server.stop(Ending(grpc.StatusCode.UNAVAILABLE, "the test is over"))
 
 
-def build(tmp_path: Path, debug: bool) -> Bench:
+def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
     control, progress, ledger, roster = Control(), Progress(), Ledger(), Roster()
     status = StatusSource(JOB, progress, ledger, "127.0.0.1:1")
     status.set_roster(roster)
@@ -217,7 +219,7 @@ def build(tmp_path: Path, debug: bool) -> Bench:
     server = LearnerServer(
         job_uid=JOB,
         address="127.0.0.1:0",
-        security=None,
+        security=security,
         capacity=CAPACITY,
         gate=SpacesGate(),
         progress=progress,
@@ -339,6 +341,25 @@ def test_a_second_hello_is_refused(bench: Bench) -> None:
     actor = bench.actor()
     actor.hello()
     assert actor.refusal()[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_with_credentials_only_actors_of_the_job_come_in(
+    make_bench: Callable[..., Bench], security: Security, client_security: Security
+) -> None:
+    bench = make_bench(security=security)
+    stranger = Actor(bench.channel())
+    stranger.hello()
+    assert stranger.refusal()[0] is grpc.StatusCode.UNAVAILABLE
+    actor = Actor(bench.channel(client_security))
+    actor.hello()
+    actor.receive_welcome()
+    actor.send_fragment(fragment(1))
+    bench.train()
+    assert actor.receive_ack() == (1, pb.FATE_TRAINED)
+    client_security.token.write_text("another\n")
+    impostor = Actor(bench.channel(client_security))
+    impostor.hello()
+    assert impostor.refusal()[0] is grpc.StatusCode.UNAUTHENTICATED
 
 
 # Fragments and their fates
@@ -728,7 +749,8 @@ def test_the_status_tells_ledger_and_actors(bench: Bench) -> None:
 
 def test_the_status_is_kept_on_the_disk(bench: Bench) -> None:
     bench.progress.ended(LearnerPhase.COMPLETE, "enough")
-    eventually(lambda: "LEARNER_PHASE_COMPLETE" in bench.status_path.read_text())
+    path = bench.status_path
+    eventually(lambda: path.exists() and "LEARNER_PHASE_COMPLETE" in path.read_text())
 
 
 def test_all_services_are_healthy(bench: Bench) -> None:

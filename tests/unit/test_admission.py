@@ -240,6 +240,15 @@ def test_weights_that_the_crash_undid_are_fenced(
         assert desk.ledger.counts() == LedgerCounts(received=4, stale=4)
 
 
+@pytest.mark.parametrize(("version", "fate"), [(40, None), (57, Fate.STALE)])
+def test_a_restarted_learner_judges_before_it_publishes(version: int, fate: Fate | None) -> None:
+    """Actors that were waiting for it resend at once: nothing of theirs is from the future."""
+    desk = Desk(lineage=RESTARTED, published=-1)
+    actor = desk.admission.connect("actor-0", 1)
+    told = desk.offer(actor, fragment(1, learner=1, version=version))
+    assert (told.fate if told else None) is fate
+
+
 def test_an_incarnation_nobody_knows_is_fenced() -> None:
     """The learner crashed before its first checkpoint: nothing it published exists any more."""
     lineage = Lineage((Incarnation(1, 0, 0), Incarnation(3, 40, 70)))

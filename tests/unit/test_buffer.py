@@ -60,8 +60,8 @@ class Background:
             self.error = error
 
     def join(self) -> None:
-        self._thread.join(LONG)
-        assert not self._thread.is_alive()
+        self._thread.join(LONG / 3)
+        assert not self._thread.is_alive(), "nobody woke it"
 
 
 def test_takes_the_oldest_and_no_more_than_it_must() -> None:
