@@ -71,6 +71,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._wake: Callable[[], None] = _nothing
         self._credits = 0
+        self._claimed = False
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._results: deque[Message] = deque(maxlen=_MAX_RESULTS)
@@ -86,24 +87,33 @@ class Outbox:
     # The rollout thread's side.
 
     def wait_for_credit(self, seconds: float) -> bool:
-        """Wait until one more fragment may be made; return whether it may."""
+        """Wait until one more fragment may be made; return whether it may.
+
+        That permission holds until the fragment is submitted, even if the learner grants fewer
+        credits meanwhile: the fragment then waits here.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._pending) < self._credits, seconds)
+            if not self._claimed:
+                self._claimed = self._changed.wait_for(
+                    lambda: len(self._pending) < self._credits, seconds
+                )
+            return self._claimed
 
     def submit(self, fragment: Fragment) -> None:
         """Take a fragment; its arrays are copied.
 
         Raises:
-            RuntimeError: There is no credit for it, or its sequence number is not new.
+            RuntimeError: Nobody waited for a credit for it, or its sequence number is not new.
 
         """
         message = Message(list(to_requests(fragment)))
         sequence = fragment.id.sequence
         with self._changed:
-            if len(self._pending) >= self._credits:
+            if not self._claimed:
                 raise RuntimeError(f"fragment {sequence} without a credit")
             if self._pending and sequence <= max(self._pending):
                 raise RuntimeError(f"fragment {sequence} is out of order")
+            self._claimed = False
             self._pending[sequence] = _Pending(message, fragment.samples)
             self._unsent.append(sequence)
             self._wake()

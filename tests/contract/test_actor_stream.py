@@ -252,6 +252,21 @@ def test_a_grant_changes_what_may_be_in_flight(
     assert actor.outbox.wait_for_credit(SECONDS)
 
 
+def test_a_fragment_that_was_begun_outlives_its_credit() -> None:
+    outbox = Outbox(lambda _fate: None)
+    outbox.connected(2)
+    assert outbox.wait_for_credit(0)
+    outbox.submit(fragment(1))
+    assert outbox.wait_for_credit(0)
+    outbox.granted(1)
+    outbox.submit(fragment(2))
+    assert outbox.unacknowledged == 2
+    assert outbox.next_message() is not None
+    assert outbox.next_message() is None
+    outbox.acknowledged(1, pb.FATE_TRAINED)
+    assert outbox.next_message() is not None
+
+
 def test_every_fate_is_told_once(server: Server, connect: Callable[..., Actor]) -> None:
     actor = connect()
     stream = server.servicer.stream()
@@ -271,6 +286,7 @@ def test_fragments_out_of_order_are_refused(server: Server, connect: Callable[..
     actor = connect()
     server.servicer.stream().welcome(3)
     actor.send(2)
+    assert actor.outbox.wait_for_credit(0)
     with pytest.raises(RuntimeError, match="out of order"):
         actor.outbox.submit(fragment(2))
 
