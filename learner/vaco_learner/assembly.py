@@ -24,7 +24,7 @@ from vaco_learner.journal import Journal
 from vaco_learner.ledger import Ledger
 from vaco_learner.loop import Surroundings, TrainingLoop
 from vaco_learner.metrics import Board, NoBoard, TensorBoard
-from vaco_learner.progress import Progress, Standing
+from vaco_learner.progress import Progress
 from vaco_learner.publisher import Publisher
 from vaco_learner.restore import Beginning
 from vaco_learner.roster import Roster
@@ -32,8 +32,6 @@ from vaco_learner.server import LearnerServer
 from vaco_learner.status import StatusSource
 from vaco_learner.update import Updater, UpdaterState
 from vaco_learner.windows import ReturnWindow
-
-_DEFAULT_RETURN_EPISODES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,7 @@ class Parts:
     beginning: Beginning
     capacity: Capacity
     ledger: Ledger
+    returns: ReturnWindow
     high_water: HighWaterFile
     store: CheckpointStore
     journal: Journal
@@ -76,7 +75,7 @@ def assemble(parts: Parts) -> Assembled:
     torch.set_num_threads(spec.learner.threads)
     device = _device(spec.learner)
     updater = Updater(parts.job, parts.spaces, device)
-    returns = _restore(parts, updater)
+    _restore(parts, updater)
     incarnation = beginning.lineage.current.number
     publisher = Publisher(
         incarnation,
@@ -123,7 +122,7 @@ def assemble(parts: Parts) -> Assembled:
         outcomes=parts.outcomes,
     )
     loop = TrainingLoop(
-        spec, updater, device, beginning.lineage, beginning.version, returns, around
+        spec, updater, device, beginning.lineage, beginning.version, parts.returns, around
     )
     parts.status.set_roster(roster)
     publisher.start()
@@ -131,16 +130,11 @@ def assemble(parts: Parts) -> Assembled:
     return Assembled(loop, (board.close, publisher.stop))
 
 
-def _restore(parts: Parts, updater: Updater) -> ReturnWindow:
-    """Give the updater and the progress what the checkpoint kept; return the last returns."""
-    goal = parts.job.spec.stop.return_
-    episodes = goal.episodes if goal is not None else _DEFAULT_RETURN_EPISODES
-    beginning, state = parts.beginning, parts.beginning.state
-    incarnation = beginning.lineage.current.number
-    if beginning.checkpoint is None or state is None:
-        parts.progress.restored(incarnation, Standing(version=beginning.version), 0.0, None)
-        return ReturnWindow(episodes)
-    checkpoint = beginning.checkpoint
+def _restore(parts: Parts, updater: Updater) -> None:
+    """Give the updater what the checkpoint kept."""
+    checkpoint, state = parts.beginning.checkpoint, parts.beginning.state
+    if checkpoint is None or state is None:
+        return
     updater.load_state(
         UpdaterState(
             policy=checkpoint.policy,
@@ -148,16 +142,6 @@ def _restore(parts: Parts, updater: Updater) -> ReturnWindow:
             document=dict(state.updater),
         )
     )
-    returns = ReturnWindow(episodes, state.returns, state.episodes)
-    standing = Standing(
-        version=beginning.version,
-        episodes=returns.ended,
-        return_mean=returns.mean,
-        return_episodes=returns.episodes,
-    )
-    parts.progress.restored(incarnation, standing, state.train_seconds, state.evaluation)
-    parts.progress.checkpointed(checkpoint.version)
-    return returns
 
 
 def _device(spec: LearnerSpec) -> torch.device:

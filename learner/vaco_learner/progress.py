@@ -105,7 +105,6 @@ class Progress:
             self._standing = standing
             self._earlier_seconds = train_seconds
             self._evaluation = evaluation
-            self._message = "waiting for the first fragment"
 
     def fragment_admitted(self) -> None:
         """Note that a fragment came in; with the first one training begins."""

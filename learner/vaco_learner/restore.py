@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 
 from vaco.errors import UserError
+from vaco.job import StopSpec
 
 from vaco_learner.checkpoint import Checkpoint, CheckpointStore
 from vaco_learner.high_water import HighWater, HighWaterFile
 from vaco_learner.lineage import Lineage
+from vaco_learner.progress import Progress, Standing
 from vaco_learner.state import LearnerState
+from vaco_learner.windows import ReturnWindow
+
+_DEFAULT_RETURN_EPISODES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,31 @@ def begin(store: CheckpointStore, high_water: HighWaterFile) -> Beginning:
     number = beginning.lineage.current.number
     high_water.write(HighWater(number, beginning.version))
     return beginning
+
+
+def earlier_returns(beginning: Beginning, stop: StopSpec) -> ReturnWindow:
+    """Return the window of the last episodes' returns, with those that the checkpoint kept."""
+    episodes = stop.return_.episodes if stop.return_ is not None else _DEFAULT_RETURN_EPISODES
+    state = beginning.state
+    if state is None:
+        return ReturnWindow(episodes)
+    return ReturnWindow(episodes, state.returns, state.episodes)
+
+
+def note_beginning(beginning: Beginning, returns: ReturnWindow, progress: Progress) -> None:
+    """Let `progress` begin where the learner does, so that nobody ever sees it fall back."""
+    standing = Standing(
+        version=beginning.version,
+        episodes=returns.ended,
+        return_mean=returns.mean,
+        return_episodes=returns.episodes,
+    )
+    incarnation, state = beginning.lineage.current.number, beginning.state
+    if beginning.checkpoint is None or state is None:
+        progress.restored(incarnation, standing, 0.0, None)
+        return
+    progress.restored(incarnation, standing, state.train_seconds, state.evaluation)
+    progress.checkpointed(beginning.checkpoint.version)
 
 
 def _again(checkpoint: Checkpoint | None, mark: HighWater) -> Beginning:
