@@ -78,10 +78,10 @@ class ActorPool:
         }
         return deaths
 
-    def restart(self, death: Death, now: float) -> float | None:
-        """Plan another start of the actor that died; None: it died too often."""
+    def restart(self, death: Death, now: float, at_least: float = 0.0) -> float | None:
+        """Plan another start of the actor that died, as `Supervised.restart` does."""
         slot = next(slot for slot in self._slots.values() if slot.name == death.name)
-        return slot.restart(death, now)
+        return slot.restart(death, now, at_least)
 
     def leave(self, now: float, grace: float) -> None:
         """Tell all of them to leave."""

@@ -76,7 +76,10 @@ def _follow(
         show(status)
         if not (watch and active):
             return status
-        time.sleep(WATCH_SECONDS)
+        try:
+            time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            return status
 
 
 def current_status(directory: RunDirectory, *, active: bool) -> VACOJobStatus:

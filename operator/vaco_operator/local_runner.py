@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from vaco.errors import EXIT_OK, EXIT_PERMANENT
 from vaco.job import VACOJobStatus
+from vaco.v1.learner_pb2 import LEARNER_PHASE_COMPLETE as COMPLETE
 from vaco.v1.learner_pb2 import LEARNER_PHASE_FAILED as FAILED
 
 from vaco_operator.actor_pool import ActorPool, Connection
@@ -37,6 +38,7 @@ LEARNER_GRACE_SECONDS: Final = 60.0
 """What the learner has to write its last checkpoint."""
 FAREWELL_SECONDS: Final = 5.0
 """What actors have to leave when there is no learner any more that could acknowledge anything."""
+DONE: Final = (COMPLETE, FAILED)
 KILL_SECONDS: Final = 10.0
 """What the kernel has to end a process that was killed."""
 
@@ -146,22 +148,35 @@ class LocalRunner:
 
     def _tend_actors(self, now: float) -> Ended | None:
         for death in self._pool.tick(now):
+            if self._learner_is_done:
+                # The learner told it to go, and will itself say how the run ended.
+                continue
             if death.exit_code == EXIT_PERMANENT:
                 return _failed("PermanentFailure", death)
-            if not self._restart(death, self._pool.restart(death, now)):
+            # One that left in peace was probably told that training is complete: soon we know.
+            at_least = FAREWELL_SECONDS if death.exit_code == EXIT_OK else 0.0
+            if not self._restart(death, self._pool.restart(death, now, at_least)):
                 return _failed("BackoffLimitExceeded", death)
         return None
 
     def _restart(self, death: Death, delay: float | None) -> bool:
-        how = describe_exit(death.exit_code)
-        self._directory.append_event(
-            "died", process=death.name, exit_code=death.exit_code, restart_in=delay
-        )
-        if delay is not None:
-            self._view.note(f"{death.name} ended ({how}); starting it again in {delay:g} s")
+        if death.exit_code != EXIT_OK:
+            self._directory.append_event(
+                "died", process=death.name, exit_code=death.exit_code, restart_in=delay
+            )
+            if delay is not None:
+                how = describe_exit(death.exit_code)
+                self._view.note(f"{death.name} ended ({how}); starting it again in {delay:g} s")
         return delay is not None
 
+    @property
+    def _learner_is_done(self) -> bool:
+        told = self._probe.latest
+        return told is not None and self._probe.answered and told.phase in DONE
+
     def _scale(self, now: float) -> None:
+        if self._learner_is_done:
+            return
         ready = self._pool.ready(self._connections(now))
         signals = self._probe.signals(now)
         if request := take_request(self._directory):
@@ -215,6 +230,8 @@ class LocalRunner:
             self._probe.poll(now)
             self._learner.tick(now)
             self._pool.tick(now)
+            if now >= self._status_due:
+                self._tell(None)
             if not done():
                 interrupts.wait(TICK_SECONDS)
 

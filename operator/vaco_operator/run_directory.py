@@ -88,11 +88,16 @@ class RunDirectory:
         """Hold the run's lock; yields its file descriptor, which a child may inherit.
 
         Raises:
-            UserError: another runner holds it.
+            UserError: another runner holds it, or there can be no such directory.
 
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.root / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self.root / "run.lock", flags, mode=0o644)
+        except OSError as error:
+            problem = f"cannot be a run directory: {error.strerror}"
+            raise UserError(str(self.root), problem, "Choose another --run-dir.") from error
         try:
             self._take(descriptor)
             os.ftruncate(descriptor, 0)

@@ -63,7 +63,8 @@ class Scaler:
 
     def _set(self, desired: int, reason: str, limit: str) -> Change | None:
         before, self.desired = self.desired, desired
-        self.reason, self.limit = reason, limit
+        if reason:
+            self.reason, self.limit = reason, limit
         if desired == before:
             return None
         self.events += 1

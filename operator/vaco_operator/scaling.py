@@ -128,6 +128,9 @@ class ScalingState:
 class Decision:
     """The count to have, why, and what to remember.
 
+    Without a `reason` nothing was decided, as a person or another program decides: what was said
+    before stands.
+
     `limit` names what keeps the count from the wish: MinReplicas, MaxReplicas, RateLimit, or
     nothing. A stabilisation window is no limit: it is part of the wish.
     """
@@ -167,10 +170,9 @@ def decide(
         reason = f"{current} is outside of {policy.minimum} to {policy.maximum}"
         return Decision(bounded, reason, state.wished(bounded, now, policy), limit)
     if policy.mode != "auto":
-        return Decision(current, f"autoscaling.mode is {policy.mode}", state)
+        return Decision(current, "", state)
     if now < state.held_until:
-        reason = f"asked for by hand, held for another {state.held_until - now:.0f} s"
-        return Decision(current, reason, state.wished(current, now, policy))
+        return Decision(current, "", state.wished(current, now, policy))
     if signals is None or (problem := _unusable(policy, signals)):
         reason = f"held: {problem}" if signals else "held: the learner has measured nothing yet"
         return Decision(current, reason, state.wished(current, now, policy))

@@ -73,14 +73,20 @@ class Supervised:
         self.state = "gone"
         return Death(self.name, code, self.process.last_words(), now - self._started)
 
-    def restart(self, death: Death, now: float) -> float | None:
-        """Plan another start after `death`; returns the delay in seconds, None: no more of them."""
+    def restart(self, death: Death, now: float, at_least: float = 0.0) -> float | None:
+        """Plan another start after `death`.
+
+        Returns:
+            The delay in seconds, no less than `at_least`; None: it died too often.
+
+        """
         self.restarts = self.restarts.after(death.ran_seconds)
         if self.restarts.exhausted:
             return None
-        self._due = now + self.restarts.delay
+        delay = max(at_least, self.restarts.delay)
+        self._due = now + delay
         self.state = "waiting"
-        return self.restarts.delay
+        return delay
 
     def leave(self, now: float, grace: float) -> None:
         """Tell it to finish; after `grace` seconds it is killed. A second call can only shorten."""

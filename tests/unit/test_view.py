@@ -2,6 +2,7 @@
 
 import io
 import math
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -90,6 +91,8 @@ def test_a_journey_begins_at_its_first_return_and_keeps_a_bounded_curve():
     assert CURVE_POINTS <= len(journey.returns) < 2 * CURVE_POINTS
     assert journey.returns == sorted(set(journey.returns))
     assert journey.returns[-1] > 9000
+    gaps = [later - earlier for earlier, later in pairwise(journey.returns)]
+    assert max(gaps) == min(gaps)
     assert Journey(GOAL, first_return=-3.0).see(seen(1, 236.0)).share == pytest.approx(0.5)
 
 

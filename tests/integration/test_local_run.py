@@ -1,0 +1,231 @@
+"""`vaco run` for real: a learner and actors as processes, scaled, interrupted, killed, resumed."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from vaco_operator.interrupts import SAME_SECONDS
+
+VACO = str(Path(sys.executable).with_name("vaco"))
+# Of minutes, because starting PyTorch several times on a busy machine takes a while.
+pytestmark = pytest.mark.timeout(600)
+PAUSE = threading.Event()
+MANIFEST = """
+apiVersion: training.vaco.dev/v1alpha1
+kind: VACOJob
+metadata: {name: pole}
+spec:
+  task: {environment: CartPole-v1}
+  policy: {network: {type: mlp, hiddenSizes: [16]}}
+  rollout: {environmentsPerActor: 8, fragmentLength: 32}
+  learner: {batchSize: 512, tensorboard: false, checkpoint: {intervalSeconds: 1}}
+  actors: {minReplicas: 1, maxReplicas: 2, drainSeconds: 10}
+  autoscaling: {mode: fixed}
+  stop: {envSteps: 100_000_000}
+"""
+
+
+class Runner:
+    """One `vaco run`, and what can be seen of it from outside."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        self.root = root / "runs" / "pole"
+        self._output = root / "output.txt"
+        with self._output.open("a") as output:
+            command = [VACO, "run", "job.yaml", *options]
+            self.process = psutil.Popen(command, cwd=root, stdout=output, stderr=output)
+
+    def status(self) -> dict[str, Any]:
+        try:
+            document: dict[str, Any] = json.loads((self.root / "status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return document
+
+    def children(self) -> list[psutil.Process]:
+        return [p for p in self.process.children(recursive=True) if p.is_running()]
+
+    def named(self, log: str) -> psutil.Process:
+        """Return the process that writes to this log."""
+        wanted = str(self.root / "logs" / f"{log}.log")
+        output = {str(Path(f"/proc/{p.pid}/fd/1").readlink()): p for p in self.children()}
+        return output[wanted]
+
+    def until(self, holds: Callable[[dict[str, Any]], Any], seconds: float = 120) -> dict[str, Any]:
+        """Wait until the status is such; fail with the run's output when it ends before."""
+        deadline = time.monotonic() + seconds
+        while not ((status := self.status()) and holds(status)):
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, f"{status}\n{self.output()}"
+            PAUSE.wait(0.1)
+        return status
+
+    def end(self, by: signal.Signals | None = None) -> int:
+        """Send a signal, if one is given, wait for the end, and see that nothing is left."""
+        children = self.children()
+        if by is not None:
+            self.process.send_signal(by)
+        code = int(self.process.wait(timeout=120))
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive
+        return code
+
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        lines = (self.root / "events.jsonl").read_text().splitlines()
+        return [event for line in lines if (event := json.loads(line))["event"] == kind]
+
+
+@pytest.fixture
+def vaco_run(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
+    (tmp_path / "job.yaml").write_text(MANIFEST)
+    runners: list[Runner] = []
+
+    def start(*options: str) -> Runner:
+        runners.append(Runner(tmp_path, *options))
+        return runners[-1]
+
+    yield start
+    for runner in runners:
+        if runner.process.poll() is None:
+            runner.end(signal.SIGKILL)
+
+
+def balances(status: dict[str, Any]) -> bool:
+    ledger = status["ledger"]
+    placed = sum(ledger[name] for name in ("queued", "trained", "stale", "duplicate", "rejected"))
+    return bool(placed == ledger["received"] > 0)
+
+
+def trained(status: dict[str, Any]) -> bool:
+    return bool(status["envSteps"] > 2000 and status["checkpointVersion"] > 0)
+
+
+def call(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [VACO, *arguments], cwd=root, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def test_a_run_completes_and_can_be_evaluated_and_exported(vaco_run, tmp_path):
+    runner = vaco_run("--set", "stop.envSteps=5000")
+    assert runner.end() == 0, runner.output()
+    status = runner.status()
+    assert status["phase"] == "Complete"
+    assert status["envSteps"] >= 5000
+    assert balances(status)
+    assert (runner.root / "report.html").exists()
+    assert "Complete:" in runner.output()
+    assert json.loads(call(tmp_path, "status", "pole", "--json")) == status
+    result = json.loads(call(tmp_path, "evaluate", "pole", "--episodes", "2", "--json"))
+    assert result["episodes"] == 2
+    call(tmp_path, "export", "pole", "--out", "policy")
+    assert list((tmp_path / "policy").glob("*.safetensors"))
+    again = vaco_run("--set", "stop.envSteps=5000")
+    assert again.end() == 0
+    assert "complete already" in again.output()
+
+
+def test_an_interrupted_run_is_resumed_where_it_was(vaco_run):
+    first = vaco_run()
+    first.until(trained)
+    assert first.end(signal.SIGINT) == 130, first.output()
+    before = first.status()
+    assert before["phase"] == "Suspended"
+    assert before["checkpointVersion"] == before["version"]
+    assert balances(before)
+    second = vaco_run()
+    after = second.until(lambda s: s["envSteps"] > before["envSteps"])
+    assert "resuming" in second.output()
+    assert after["version"] >= before["version"]
+    assert after["trainSeconds"] > before["trainSeconds"]
+    assert after["startTime"] == before["startTime"]
+    assert second.end(signal.SIGTERM) == 143
+
+
+def test_nothing_outlives_a_runner_that_is_killed_and_its_run_goes_on(vaco_run, tmp_path):
+    first = vaco_run()
+    before = first.until(trained)
+    assert len(first.children()) >= 2
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert json.loads(call(tmp_path, "status", "pole", "--json"))["phase"] == "Suspended"
+    second = vaco_run()
+    second.until(lambda s: s["phase"] == "Running" and s["incarnation"] == 2)
+    second.until(lambda s: s["envSteps"] > before["envSteps"] and balances(s))
+    assert second.end(signal.SIGINT) == 130
+
+
+def test_what_dies_is_started_again_and_actors_find_their_learner(vaco_run):
+    runner = vaco_run()
+    runner.until(trained)
+    runner.named("actor-0").kill()
+    runner.until(lambda s: runner.events("died") and s["actors"]["ready"] == 1)
+    runner.named("learner").kill()
+    restarted = runner.until(lambda s: s["incarnation"] == 2 and s["actors"]["ready"] == 1)
+    assert restarted["learnerRestarts"] == 1
+    runner.until(lambda s: s["version"] > restarted["version"] and balances(s))
+    assert runner.end(signal.SIGINT) == 130
+    died = [(event["process"], event["exit_code"]) for event in runner.events("died")]
+    assert died == [("actor-0", -9), ("learner", -9)]
+
+
+def test_a_learner_that_dies_too_often_fails_the_run(vaco_run):
+    runner = vaco_run("--set", "backoffLimit=0")
+    runner.until(trained)
+    runner.named("learner").kill()
+    assert runner.end() == 1
+    status = runner.status()
+    assert status["phase"] == "Failed"
+    assert "learner ended (killed by SIGKILL)" in status["message"]
+    assert "backoffLimit" in status["message"]
+    assert "logs/learner.log" in runner.output()
+
+
+def test_a_second_interruption_ends_even_what_does_not_drain(vaco_run):
+    runner = vaco_run("--set", "actors.drainSeconds=3000")
+    runner.until(trained)
+    runner.named("actor-0").send_signal(signal.SIGSTOP)
+    runner.process.send_signal(signal.SIGINT)
+    runner.until(lambda _: "stopping" in runner.output())
+    # Signals closer together than this are taken for one.
+    PAUSE.wait(2 * SAME_SECONDS)
+    assert runner.process.poll() is None
+    assert runner.end(signal.SIGINT) == 130
+
+
+def test_the_number_of_actors_is_scaled_by_hand_within_its_bounds(vaco_run, tmp_path):
+    runner = vaco_run()
+    runner.until(trained)
+    answer = call(tmp_path, "scale", "pole", "5")
+    assert answer.startswith("2 actors: asked for 5, limited to 2")
+    more = runner.until(lambda s: s["actors"]["ready"] == 2)
+    assert more["actors"]["desired"] == 2
+    limited = next(c for c in more["conditions"] if c["type"] == "ScalingLimited")
+    assert (limited["status"], limited["reason"]) == ("True", "MaxReplicas")
+    call(tmp_path, "scale", "pole", "1")
+    fewer = runner.until(lambda s: s["actors"] == {"desired": 1, "ready": 1, "min": 1, "max": 2})
+    assert fewer["scaling"]["events"] == 2
+    assert runner.end(signal.SIGINT) == 130
+    assert [(e["before"], e["after"]) for e in runner.events("scaled")] == [(1, 2), (2, 1)]
+    assert not runner.events("died")
+
+
+def test_an_environment_that_does_not_exist_fails_the_run_with_its_name(vaco_run):
+    runner = vaco_run("--set", "task.environment=CartPoll-v1")
+    assert runner.end() == 1
+    assert "Traceback" not in runner.output()
+    assert "CartPoll-v1" in runner.output()
+    status = runner.status()
+    assert status["phase"] == "Failed"
+    assert "CartPoll-v1" in status["message"]
