@@ -94,6 +94,7 @@ class Bench:
     server: LearnerServer
     admission: Admission
     buffer: FragmentBuffer
+    gate: SpacesGate
     ledger: Ledger
     progress: Progress
     control: Control
@@ -214,6 +215,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
     control, progress, ledger, roster = Control(), Progress(), Ledger(), Roster()
     status = StatusSource(JOB, progress, ledger, "127.0.0.1:1")
     status.set_roster(roster)
+    gate = SpacesGate()
     outcomes: deque[EvaluationOutcome] = deque()
     status_path = tmp_path / "learner-status.json"
     server = LearnerServer(
@@ -221,7 +223,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         address="127.0.0.1:0",
         security=security,
         capacity=CAPACITY,
-        gate=SpacesGate(),
+        gate=gate,
         progress=progress,
         status=status,
         status_file=StatusFile(status_path, status),
@@ -240,6 +242,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         server=server,
         admission=admission,
         buffer=buffer,
+        gate=gate,
         ledger=ledger,
         progress=progress,
         control=control,
@@ -534,7 +537,7 @@ def test_a_second_stream_of_an_actor_ends_the_first(bench: Bench) -> None:
 def test_a_newer_incarnation_ends_the_older_and_fences_it(bench: Bench) -> None:
     older = bench.actor(incarnation=1)
     older.receive_welcome()
-    older.send_fragment(fragment(1))
+    older.send_fragment(fragment(7))
     eventually(lambda: len(bench.buffer) == 1)
     newer = bench.actor(incarnation=2)
     newer.receive_welcome()
@@ -580,8 +583,9 @@ def test_a_learner_that_ends_says_so(make_bench: Callable[..., Bench], open_door
     actor = bench.actor()
     if open_doors:
         actor.receive_welcome()
+    assert bench.gate.wait(SECONDS) == SPACES
     bench.server.stop(Ending(grpc.StatusCode.UNAVAILABLE, "back soon"))
-    assert actor.refusal()[0] is grpc.StatusCode.UNAVAILABLE
+    assert actor.refusal() == (grpc.StatusCode.UNAVAILABLE, "back soon")
 
 
 @pytest.mark.parametrize("permanent", [True, False])
