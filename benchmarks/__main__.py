@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def machine() -> dict[str, object]:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "processor": _processor(),
         "cores": os.cpu_count(),

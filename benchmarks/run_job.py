@@ -26,6 +26,7 @@ def run_job(manifest: str, *overrides: str) -> dict[str, Any]:
 
     Raises:
         RuntimeError: the run failed; its last output is in the message.
+
     """
     with tempfile.TemporaryDirectory(prefix="vaco-bench-") as directory:
         run_directory = Path(directory) / "run"
@@ -37,6 +38,7 @@ def run_job(manifest: str, *overrides: str) -> dict[str, Any]:
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
         )
         if process.returncode != 0:
-            raise RuntimeError(f"{manifest} failed:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
+            output = process.stdout[-2000:] + process.stderr[-2000:]
+            raise RuntimeError(f"{manifest} failed:\n{output}")
         status: dict[str, Any] = json.loads((run_directory / "status.json").read_text())
         return status

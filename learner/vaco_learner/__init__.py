@@ -1,0 +1,1 @@
+"""The learner: from arriving fragments to published weights."""

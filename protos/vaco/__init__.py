@@ -1,0 +1,1 @@
+"""The contracts: the manifest, the wire, and the errors of their edges."""

@@ -1,16 +1,15 @@
 """`vaco run` for real: a learner and actors as processes, scaled, interrupted, killed, resumed."""
 
+import functools
 import json
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from vaco_operator.interrupts import SAME_SECONDS
 
@@ -33,72 +32,10 @@ spec:
 """
 
 
-class Runner:
-    """One `vaco run`, and what can be seen of it from outside."""
-
-    def __init__(self, root: Path, *options: str) -> None:
-        self.root = root / "runs" / "pole"
-        self._output = root / "output.txt"
-        with self._output.open("a") as output:
-            command = [VACO, "run", "job.yaml", *options]
-            self.process = psutil.Popen(command, cwd=root, stdout=output, stderr=output)
-
-    def status(self) -> dict[str, Any]:
-        try:
-            document: dict[str, Any] = json.loads((self.root / "status.json").read_text())
-        except FileNotFoundError:
-            return {}
-        return document
-
-    def children(self) -> list[psutil.Process]:
-        return [p for p in self.process.children(recursive=True) if p.is_running()]
-
-    def named(self, log: str) -> psutil.Process:
-        """Return the process that writes to this log."""
-        wanted = str(self.root / "logs" / f"{log}.log")
-        output = {str(Path(f"/proc/{p.pid}/fd/1").readlink()): p for p in self.children()}
-        return output[wanted]
-
-    def until(self, holds: Callable[[dict[str, Any]], Any], seconds: float = 120) -> dict[str, Any]:
-        """Wait until the status is such; fail with the run's output when it ends before."""
-        deadline = time.monotonic() + seconds
-        while not ((status := self.status()) and holds(status)):
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, f"{status}\n{self.output()}"
-            PAUSE.wait(0.1)
-        return status
-
-    def end(self, by: signal.Signals | None = None) -> int:
-        """Send a signal, if one is given, wait for the end, and see that nothing is left."""
-        children = self.children()
-        if by is not None:
-            self.process.send_signal(by)
-        code = int(self.process.wait(timeout=120))
-        _, alive = psutil.wait_procs(children, timeout=20)
-        assert not alive
-        return code
-
-    def output(self) -> str:
-        return self._output.read_text()
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.root / "events.jsonl").read_text().splitlines()
-        return [event for line in lines if (event := json.loads(line))["event"] == kind]
-
-
 @pytest.fixture
-def vaco_run(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
-    (tmp_path / "job.yaml").write_text(MANIFEST)
-    runners: list[Runner] = []
-
-    def start(*options: str) -> Runner:
-        runners.append(Runner(tmp_path, *options))
-        return runners[-1]
-
-    yield start
-    for runner in runners:
-        if runner.process.poll() is None:
-            runner.end(signal.SIGKILL)
+def vaco_run(start_run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `start(*options)` of the manifest above."""
+    return functools.partial(start_run, MANIFEST)
 
 
 def balances(status: dict[str, Any]) -> bool:
