@@ -58,6 +58,7 @@ def _hold(tier: str, *, until_eof: bool) -> None:
                 print(up.to_json(), flush=True)  # noqa: T201 - its output
             else:
                 _say("Ctrl-C removes the cluster")
+                _say(f"kubectl: {programs.binary('kubectl')}")
                 print(f"export KUBECONFIG={up.kubeconfig}", flush=True)  # noqa: T201
             _wait(processes, until_eof=until_eof)
     except KeyboardInterrupt:

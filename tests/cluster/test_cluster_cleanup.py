@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -67,8 +66,8 @@ def test_a_killed_session_leaves_nothing(
         family = holder.children(recursive=True)
         assert len(family) >= 5
         assert state.exists()
-        session.kill() if killed == "session" else holder.send_signal(signal.SIGKILL)
-        session.wait(30)
+        (session if killed == "session" else holder).send_signal(signal.SIGKILL)
+        session.communicate(timeout=30)
 
     _wait_until("its processes end", lambda: not any(map(_lives, [*family, holder])))
     if killed == "holder":
@@ -93,6 +92,6 @@ def _speaks_of(name: str) -> list[int]:
     """Processes, of whatever parent, that were started with a path of that cluster."""
     return [
         process.pid
-        for process in psutil.process_iter()
-        if process.pid != os.getpid() and any(name in word for word in process.cmdline())
+        for process in psutil.process_iter(["cmdline"])
+        if any(name in word for word in process.info["cmdline"] or [])
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +98,29 @@ def test_pods_reach_each_other_by_a_services_name(node: Cluster, api: Api, names
 
     assert created["spec"]["clusterIP"].startswith("10.96.")
     assert "from the server" in api.logs("client", namespace)
+
+
+def test_the_machines_python_and_environment_run_in_a_pod(
+    node: Cluster, api: Api, namespace: str
+) -> None:
+    # Training on the node mounts them like this: no image of some gigabytes needs to be made.
+    if node.tier == "existing" or not Path("/lib").is_symlink():
+        pytest.skip("needs a node of this machine, with the merged /usr of today's Debian")
+    script = f"{sys.executable} -c 'import numpy, vaco.job; print(numpy.arange(4).sum())'"
+    pod = _pod(node, namespace, "learner", script)
+    project = Path(__file__).resolve().parents[2]
+    folders = sorted({"/usr", sys.base_prefix, sys.prefix, str(project)})
+    mounts = [(f"folder-{number}", folder) for number, folder in enumerate(folders)]
+    pod["spec"]["volumes"] = [
+        {"name": name, "hostPath": {"path": folder, "type": "Directory"}} for name, folder in mounts
+    ]
+    pod["spec"]["containers"][0]["volumeMounts"] = [
+        {"name": name, "mountPath": folder, "readOnly": True} for name, folder in mounts
+    ]
+    api.create(pod)
+
+    _wait_for_phase(api, namespace, "learner", "Succeeded")
+    assert api.logs("learner", namespace) == "6\n"
 
 
 def test_a_deleted_pod_gets_sigterm_and_its_grace_period(

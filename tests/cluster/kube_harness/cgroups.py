@@ -10,11 +10,13 @@ from kube_harness.errors import ClusterError
 
 MOUNT = Path("/sys/fs/cgroup")
 EMPTY_SECONDS = 10.0
+WANTED_CONTROLLERS = {"cpu", "cpuset", "hugetlb", "memory", "pids"}
 
 
 def create(name: str) -> None:
     """Make the group `name` in each hierarchy: the kubelet wants its root group to exist."""
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
+        _enable_controllers(hierarchy)
         (hierarchy / name).mkdir(exist_ok=True)
         _inherit_cpuset(hierarchy / name)
 
@@ -26,7 +28,7 @@ def remove(name: str) -> None:
         ClusterError: a process is still in one of the groups after ten seconds.
     """
     deadline = time.monotonic() + EMPTY_SECONDS
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         root = hierarchy / name
         while root.exists():
             for group in sorted(_groups(root), key=lambda path: -len(path.parts)):
@@ -49,12 +51,22 @@ def _groups(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
+    """The mounted hierarchies: one of version 2, or several of version 1."""
     if not MOUNT.exists():
         return []
     if (MOUNT / "cgroup.controllers").exists():
         return [MOUNT]
     return [path for path in MOUNT.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def _enable_controllers(hierarchy: Path) -> None:
+    """In version 2 a group has the controllers that its parent hands on."""
+    if (hierarchy / "cgroup.controllers").exists():
+        offered = set((hierarchy / "cgroup.controllers").read_text().split())
+        handed_on = set((hierarchy / "cgroup.subtree_control").read_text().split())
+        for controller in sorted(offered & WANTED_CONTROLLERS - handed_on):
+            (hierarchy / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _inherit_cpuset(group: Path) -> None:

@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from kube_harness import (
     control_plane,
     debian,
     image,
+    machine,
     namespaces,
     node,
     programs,
@@ -32,7 +31,6 @@ from kube_harness import (
 from kube_harness.api import Api
 from kube_harness.build import Say
 from kube_harness.control_plane import Addresses
-from kube_harness.errors import Unavailable
 from kube_harness.pki import MASTERS, Authority
 from kube_harness.ports import LOOPBACK, Ports
 from kube_harness.processes import Processes
@@ -98,19 +96,9 @@ def running(tier: str, say: Say) -> Iterator[tuple[Cluster, Processes]]:
 def prepare(tier: str, say: Say) -> None:
     """Build and fetch the tier's programs, so that a start takes seconds."""
     if tier == NODE:
-        _check_machine()
-        debian.ensure(say)
+        machine.check()
+        machine.check_packet_filter(debian.ensure(say))
     build.ensure(TIERS[tier], say)
-
-
-def _check_machine() -> None:
-    if sys.platform != "linux":
-        raise Unavailable("a real node needs Linux")
-    if os.getuid() != 0:
-        raise Unavailable("a real node needs root")
-    for command in ("unshare", "nsenter", "ip", "mount"):
-        if shutil.which(command) is None:
-            raise Unavailable(f"a real node needs the command {command}")
 
 
 def _start_control_plane_tier(

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from kube_harness.cluster import Cluster
 from kube_harness.errors import ClusterError, Unavailable
@@ -27,7 +28,7 @@ STOP_SECONDS = 60.0
 class Launched:
     """A running cluster of another process; `keep_logs` before the end keeps its logs."""
 
-    def __init__(self, process: subprocess.Popen[str], cluster: Cluster, said: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], cluster: Cluster, said: IO[str]) -> None:
         self._process = process
         self._said = said
         self.cluster = cluster
@@ -50,7 +51,7 @@ class Launched:
             self._process.wait()
             raise ClusterError(f"the cluster did not end in {STOP_SECONDS:.0f} s") from None
         if early or status != 0:
-            raise ClusterError(f"the cluster ended by itself: {self._said.read_text()}")
+            raise ClusterError(f"the cluster ended by itself: {_read(self._said)}")
         if self.cluster.logs is not None and not self.keep_logs:
             shutil.rmtree(self.cluster.logs)
 
@@ -63,17 +64,15 @@ def launched(tier: str) -> Iterator[Launched]:
         Unavailable: this machine cannot have one.
         ClusterError: it did not come up, or ended by itself.
     """
-    with tempfile.TemporaryDirectory(prefix="vaco-launch-") as folder:
-        said = Path(folder) / "said"
-        with said.open("w") as stream:
-            process = subprocess.Popen(
-                [sys.executable, str(COMMAND), "run", tier, "--until-eof"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-                start_new_session=True,
-            )
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, str(COMMAND), "run", tier, "--until-eof"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
         with process:
             held = Launched(process, _first_line(process, said), said)
             try:
@@ -82,7 +81,12 @@ def launched(tier: str) -> Iterator[Launched]:
                 held.stop()
 
 
-def _first_line(process: subprocess.Popen[str], said: Path) -> Cluster:
+def _read(said: IO[str]) -> str:
+    said.seek(0)
+    return said.read().strip()
+
+
+def _first_line(process: subprocess.Popen[str], said: IO[str]) -> Cluster:
     """Wait for the description that the process prints once the cluster is up."""
     if process.stdout is None or process.stdin is None:
         raise ClusterError("started without pipes")
@@ -95,7 +99,7 @@ def _first_line(process: subprocess.Popen[str], said: Path) -> Cluster:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-    words = said.read_text().strip()
+    words = _read(said)
     if process.returncode == UNAVAILABLE_STATUS:
         raise Unavailable(words.splitlines()[-1])
     raise ClusterError(f"the cluster did not come up:\n{words}")

@@ -68,12 +68,16 @@ def start(
         conditions = node["status"].get("conditions", []) if node else []
         return {"Ready": "True"}.items() <= {c["type"]: c["status"] for c in conditions}.items()
 
-    services = "/api/v1/namespaces/kube-system/services"
-    health = f"/api/v1/nodes/{NAME}:{PROXY_HEALTH_PORT}/proxy/healthz"
+    def healthy(port: int, path: str) -> bool:
+        return _served(api, f"/api/v1/nodes/{NAME}:{port}/proxy/{path}")
+
     processes.wait_until("the node is ready", ready, START_SECONDS)
-    processes.wait_until("kube-proxy works", lambda: _served(api, health), START_SECONDS)
-    dns = f"{services}/kube-dns:ready/proxy/ready"
-    processes.wait_until("CoreDNS is ready", lambda: _served(api, dns), START_SECONDS)
+    processes.wait_until(
+        "kube-proxy works", lambda: healthy(PROXY_HEALTH_PORT, "healthz"), START_SECONDS
+    )
+    processes.wait_until(
+        "CoreDNS is ready", lambda: healthy(DNS_READY_PORT, "ready"), START_SECONDS
+    )
 
 
 def _served(api: Api, path: str) -> bool:
