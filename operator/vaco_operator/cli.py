@@ -183,3 +183,7 @@ def main() -> None:
 def _refuse(text: str, code: int) -> None:
     typer.echo(f"error: {text}", err=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

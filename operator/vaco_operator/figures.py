@@ -14,6 +14,8 @@ GREY: Final = "#94a3b8"
 RED: Final = "#dc2626"
 SECONDS: Final = "seconds of training"
 VERSIONS: Final = "versions"
+MAX_TICKS: Final = 12
+"""Up to so many, each count has a tick of its own."""
 
 
 def learning_curve(job: VACOJob, history: History) -> go.Figure:
@@ -59,6 +61,8 @@ def lag_histogram(history: History) -> go.Figure:
     figure.add_bar(x=lags, y=[history.lags[lag] for lag in lags], marker={"color": BLUE})
     if not lags:
         _say_empty(figure, "no lag was recorded")
+    elif lags[-1] <= MAX_TICKS:
+        figure.update_layout(xaxis={"dtick": 1})
     return figure
 
 
@@ -89,9 +93,9 @@ def actors_over_time(history: History) -> go.Figure:
     _mark(figure, history, scaled, "scaled", "triangle-up", [e.get("after") for e in scaled])
     died = [event for event in history.events if event.get("event") == "died"]
     _mark(figure, history, died, "a process died", "x", [0] * len(died))
-    figure.update_layout(
-        yaxis={"rangemode": "tozero", "dtick": 1 if max(desired, default=0) < 12 else None}
-    )
+    figure.update_layout(yaxis={"rangemode": "tozero"})
+    if max(desired, default=0) <= MAX_TICKS:
+        figure.update_layout(yaxis={"dtick": 1})
     return figure
 
 
@@ -216,7 +220,8 @@ def event_text(event: dict[str, Any]) -> str:
     if kind == "died":
         return f"{event.get('process')} ended with {event.get('exit_code')}"
     if kind == "started":
-        return f"started with {event.get('actors')} actors"
+        count = event.get("actors")
+        return f"started with {count} actor{'' if count == 1 else 's'}"
     return f"{kind}: {event.get('message', '')}"
 
 
