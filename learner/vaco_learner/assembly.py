@@ -126,7 +126,7 @@ def assemble(parts: Parts) -> Assembled:
     )
     parts.status.set_roster(roster)
     publisher.start()
-    parts.server.open(Intake(admission, incarnation))
+    parts.server.open(Intake(admission, incarnation, beginning.version))
     return Assembled(loop, (board.close, publisher.stop))
 
 

@@ -25,11 +25,13 @@ class Intake:
     Attributes:
         admission: where fragments go.
         incarnation: of the learner.
+        version: that it begins with.
 
     """
 
     admission: Admission
     incarnation: int
+    version: int
 
 
 class Hub:

@@ -70,8 +70,8 @@ class TrajectoryServicer:
             _LOG.warning("an actor is refused: %s", error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         session = self._hub.connect(actor)
-        published = self._hub.newest
-        session.welcome(intake.incarnation, published.version if published else 0)
+        newest = self._hub.newest
+        session.welcome(intake.incarnation, intake.version if newest is None else newest.version)
         self._hub.connected()
         if self._hub.complete:
             session.farewell()
@@ -155,7 +155,7 @@ class TrajectoryServicer:
         if settlement is None:
             self._progress.fragment_admitted()
             return
-        if settlement.fate is not Fate.DUPLICATE:
+        if settlement.fate is not Fate.DUPLICATE and session.complaint_is_due():
             _LOG.warning(
                 "%s: fragment %d is %s: %s",
                 settlement.actor_id,

@@ -17,6 +17,8 @@ from vaco_learner.admission import Settlement
 from vaco_learner.roster import Actor
 
 MAX_OUTGOING: Final = 16_384
+_COMPLAINTS: Final = 10
+_COMPLAINTS_THEN_EVERY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ class Session:
         self._outgoing: deque[pb.StreamTrajectoriesResponse] = deque()
         self._wake = asyncio.Event()
         self._finished = False
+        self._refused = 0
+
+    def complaint_is_due(self) -> bool:
+        """Count a fragment that was not taken; return whether to log it: not each of thousands."""
+        self._refused += 1
+        return self._refused <= _COMPLAINTS or self._refused % _COMPLAINTS_THEN_EVERY == 0
 
     def end(self, code: grpc.StatusCode, details: str = "") -> None:
         """End the stream; what was not written is dropped. The first call counts."""
@@ -77,7 +85,7 @@ class Session:
             pb.StreamTrajectoriesResponse(
                 welcome=pb.Welcome(
                     learner_incarnation=learner_incarnation,
-                    version=max(version, 0),
+                    version=version,
                     credits=self.credits,
                 )
             )

@@ -249,7 +249,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         publisher=publisher,
         outcomes=outcomes,
         status_path=status_path,
-        let_in=lambda: server.open(Intake(admission, 2)),
+        let_in=lambda: server.open(Intake(admission, 2, 58)),
     )
 
 
@@ -273,7 +273,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 def test_hello_is_welcomed_with_credits(bench: Bench) -> None:
     actor = bench.actor()
     welcome = actor.receive_welcome()
-    assert (welcome.learner_incarnation, welcome.credits) == (2, 6)
+    assert (welcome.learner_incarnation, welcome.version, welcome.credits) == (2, 58, 6)
 
 
 def test_welcome_waits_until_there_is_a_policy(make_bench: Callable[..., Bench]) -> None:
