@@ -51,7 +51,11 @@ def to_requests(fragment: Fragment) -> list[bytes]:
         ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
 
     """
-    return _requests(*fragment.to_parts(_USUAL_PREFIX_BYTES))
+    parts, size = fragment.to_parts(_USUAL_PREFIX_BYTES)
+    prefix_bytes = len(_prefix(size)) if size <= MAX_MESSAGE_BYTES else 0
+    if prefix_bytes != _USUAL_PREFIX_BYTES:
+        parts, size = fragment.to_parts(prefix_bytes)
+    return _requests(parts, size)
 
 
 def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
@@ -246,11 +250,15 @@ def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
 
 def _requests(parts: list[Part], size: int) -> list[bytes]:
     if size <= MAX_MESSAGE_BYTES:
-        return [b"".join((_TRAJECTORY_KEY, varint(size), *parts))]
+        return [b"".join((_prefix(size), *parts))]
     if size > MAX_FRAGMENT_BYTES:
         raise ValueError(f"a fragment of {size} bytes is over the wire's {MAX_FRAGMENT_BYTES}")
     count = -(-size // FRAME_BYTES)
     return [_frame(i, count, size, piece) for i, piece in enumerate(_pieces(parts))]
+
+
+def _prefix(size: int) -> bytes:
+    return _TRAJECTORY_KEY + varint(size)
 
 
 def _frame(index: int, count: int, total_bytes: int, piece: list[Part]) -> bytes:

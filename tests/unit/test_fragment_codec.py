@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vaco.trajectory import (
@@ -21,6 +22,7 @@ from vaco.trajectory import (
     to_requests,
 )
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.wire import field_key, varint
 
 WireFragment = Callable[..., Fragment]
 
@@ -127,7 +129,8 @@ def test_generated_code_reads_what_is_written_by_hand(fragment: Fragment) -> Non
 @settings(max_examples=50)
 def test_what_generated_code_writes_is_read(fragment: Fragment) -> None:
     request = pb.StreamTrajectoriesRequest(trajectory=fragment.to_proto())
-    assert_same(received(request.SerializeToString()), fragment)
+    for _ in range(2):
+        assert_same(received(request.SerializeToString()), fragment)
 
 
 def test_totals(wire_fragment: WireFragment) -> None:
@@ -173,6 +176,21 @@ def test_an_array_that_its_sender_did_not_align_is_aligned(
     assert fragment.rewards.flags.aligned
 
 
+@pytest.mark.parametrize("environments", [1, 20, 300, 30_000])
+def test_arrays_are_aligned_in_messages_of_any_size(
+    wire_fragment: WireFragment, environments: int
+) -> None:
+    """Lengths of one to four bytes in front, or frames."""
+    image = {"observation": np.zeros((4, 2, environments), np.float64)}
+    reader = RequestReader()
+    for request in to_requests(wire_fragment(observations=image)):
+        incoming = reader.read(request)
+    assert isinstance(incoming, IncomingFragment)
+    for array in (incoming.tensor("versions"), incoming.tensor("actions")):
+        assert array.flags.aligned
+        assert not array.flags.owndata, "copied"
+
+
 def test_a_dtype_without_a_place_on_the_wire_is_not_sent(wire_fragment: WireFragment) -> None:
     with pytest.raises(TypeError, match="complex64"):
         to_requests(wire_fragment(rewards=np.zeros((3, 2), np.complex64)))
@@ -183,6 +201,10 @@ Change = Callable[[pb.Trajectory], Any]
 
 def cut(field: str) -> Change:
     return lambda m: setattr(getattr(m, field), "data", getattr(m, field).data[:-1])
+
+
+def lengthen(field: str) -> Change:
+    return lambda m: setattr(getattr(m, field), "data", getattr(m, field).data + b"\x00")
 
 
 def retype(field: str, dtype: int) -> Change:
@@ -249,6 +271,7 @@ MALFORMED: list[tuple[str, Change]] = [
     ("trajectory", lambda m: setattr(m.id, "actor_id", "x" * 5000)),
     *((field, lambda m, f=field: m.ClearField(f)) for field in TENSORS),
     *((field, cut(field)) for field in TENSORS),
+    *((field, lengthen(field)) for field in TENSORS),
     *((field, flatten(field)) for field in TENSORS),
     *((field, retype(field, 0)) for field in TENSORS),
     *((field, retype(field, 99)) for field in TENSORS),
@@ -258,6 +281,10 @@ MALFORMED: list[tuple[str, Change]] = [
     ("episode_returns", lambda m: m.episode_returns.CopyFrom(long_vector(pb.DTYPE_FLOAT32))),
     ("rewards", lambda m: replace_shape(m.rewards, 2**32 - 1, 2**32 - 1)),
     ("rewards", lambda m: replace_shape(m.rewards, *[1] * 2000)),
+    ("rewards", lambda m: setattr(m.rewards, "padding", bytes(2000))),
+    ("rewards", lambda m: m.rewards.MergeFromString(m.rewards.SerializeToString())),
+    ("observations[observation]", lambda m: m.observations[0].tensor.shape.extend([1] * 7)),
+    ("core_state", lambda m: m.core_state[0].MergeFromString(b"\x1a\xd0\x0f" + bytes(2000))),
     ("core_state", lambda m: setattr(m.core_state[0], "name", "")),
     ("core_state", lambda m: setattr(m.core_state[0], "name", "n" * 129)),
     ("core_state", lambda m: setattr(m.core_state[0], "name", "n" * 100_000)),
@@ -357,23 +384,103 @@ def test_what_was_read_before_changes_nothing(pool: list[Fragment], order: list[
         assert_same(received(to_requests(fragment)[0]), fragment)
 
 
+def layout_of(message: pb.Trajectory) -> dict[str, list[tuple[int, tuple[int, ...], bytes]]]:
+    """Every tensor of a message as the generated code reads it."""
+    named = {f"{f}[{n.name}]": n.tensor for f in NAMED_PATHS for n in getattr(message, f)}
+    tensors = {field: getattr(message, field) for field in TENSORS} | named
+    return {name: [(t.dtype, tuple(t.shape), t.data)] for name, t in tensors.items()}
+
+
 def test_damage_to_a_layout_seen_before_is_noticed(wire_fragment: WireFragment) -> None:
     """Every byte between the arrays counts: with any of them wrong, it is another message."""
     [request] = to_requests(wire_fragment())
     original = received(request)
     for position in range(len(request)):
         damaged = bytearray(request)
-        damaged[position] ^= 0x40
+        damaged[position] ^= 0x41
         try:
-            fragment = received(bytes(damaged))
-        except (MalformedFragment, AssertionError):
+            incoming = RequestReader().read(bytes(damaged))
+            if not isinstance(incoming, IncomingFragment):
+                continue
+            fragment = Fragment.decode(incoming)
+        except MalformedFragment:
             continue
         message = pb.StreamTrajectoriesRequest.FromString(bytes(damaged)).trajectory
-        assert fragment.rewards.tobytes() == message.rewards.data
-        assert fragment.actions.tobytes() == message.actions.data
+        assert layout_of(fragment.to_proto()) == layout_of(message)
         assert fragment.id == FragmentId.from_proto(message.id)
         assert fragment.weights_incarnation == message.weights_incarnation
     assert_same(received(request), original)
+
+
+def test_a_layout_seen_before_is_not_looked_for_beyond_the_end(
+    wire_fragment: WireFragment,
+) -> None:
+    parts, size = wire_fragment().to_parts()
+    whole = b"".join(parts)
+    assert_same(Fragment.decode(IncomingFragment.parse(whole)), wire_fragment())
+    for end in range(size):
+        with pytest.raises(MalformedFragment):
+            Fragment.decode(IncomingFragment.parse(whole, (0, end)))
+        with pytest.raises(MalformedFragment):
+            Fragment.decode(IncomingFragment.parse(whole[:end]))
+
+
+def test_what_is_there_twice_is_refused_every_time(wire_fragment: WireFragment) -> None:
+    """In front, aligned, where layouts are learnt; then again, when it might be known."""
+    observation = b"".join(wire_fragment().to_parts()[0][:2])
+    serialised = observation + b"".join(wire_fragment().to_parts(len(observation))[0])
+    for _ in range(3):
+        with pytest.raises(MalformedFragment, match=r"observations\[observation\]: there twice"):
+            Fragment.decode(IncomingFragment.parse(serialised))
+
+
+def test_what_is_in_front_of_the_arrays_is_no_part_of_a_layout(
+    wire_fragment: WireFragment,
+) -> None:
+    first, second = (wire_fragment(weights_incarnation=n) for n in (2, 3))
+    for fragment in (first, first, second, first):
+        [head] = [p for p in fragment.to_parts()[0] if isinstance(p, bytes) and is_head(p)]
+        parts, _ = fragment.to_parts(len(head))
+        parts.remove(head)
+        assert_same(Fragment.decode(IncomingFragment.parse(b"".join((head, *parts)))), fragment)
+
+
+def is_head(part: bytes) -> bool:
+    """Whether a part holds what is no array (an array's head alone is no message)."""
+    try:
+        return pb.Trajectory.FromString(part).length > 0
+    except DecodeError:
+        return False
+
+
+def tensor_field(field: str, content: bytes) -> bytes:
+    return field_key(pb.Trajectory, field) + varint(len(content)) + content
+
+
+def test_data_that_is_there_twice_is_refused(wire_fragment: WireFragment) -> None:
+    message = wire_fragment().to_proto()
+    tensor = message.rewards.SerializeToString() + pb.Tensor(data=b"x").SerializeToString()
+    message.ClearField("rewards")
+    serialised = message.SerializeToString() + tensor_field("rewards", tensor)
+    with pytest.raises(MalformedFragment, match="rewards: not a Tensor: data 2 times"):
+        Fragment.decode(IncomingFragment.parse(serialised))
+
+
+def test_a_tail_behind_the_array_counts_too(wire_fragment: WireFragment) -> None:
+    """Fields may follow an array, and change what it is."""
+    message = wire_fragment().to_proto()
+    rewards = message.rewards
+    message.ClearField("rewards")
+    rest = message.SerializeToString()
+    tensor = pb.Tensor(dtype=rewards.dtype, shape=[3, 2], data=rewards.data).SerializeToString()
+    padding = pb.Tensor(padding=b"12").SerializeToString()
+    more_shape = pb.Tensor(shape=[1, 1]).SerializeToString()
+    assert len(padding) == len(more_shape)
+    first = rest + tensor_field("rewards", tensor + padding)
+    assert Fragment.decode(IncomingFragment.parse(first)).rewards.shape == (3, 2)
+    second = rest + tensor_field("rewards", tensor + more_shape)
+    with pytest.raises(MalformedFragment, match=r"rewards: shape \(3, 2, 1, 1\)"):
+        Fragment.decode(IncomingFragment.parse(second))
 
 
 def test_a_tensor_seen_before_does_not_vouch_for_another(wire_fragment: WireFragment) -> None:

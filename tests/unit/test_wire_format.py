@@ -76,6 +76,7 @@ def test_fields_of_a_newer_schema_are_left_to_the_generated_code() -> None:
         (b"\x42\xff", "does not end"),
         (b"\xff" * 11, "does not end"),
         (b"\x42" + b"\xff" * 9 + b"\x01", "reaches beyond"),
+        (b"\x08" + b"\x80" * 11 + b"\x00", "does not end"),
         (b"\x41abc", "reaches beyond"),
         (b"\x43", "wire type 3"),
         (b"\x08\x01" * (MAX_FIELDS + 1), "more than"),
