@@ -16,6 +16,7 @@ from typing import Final
 import torch
 from vaco.channels import Security, is_loopback
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
+from vaco.framing import MAX_FRAGMENT_BYTES
 from vaco.job import VACOJob, load_job
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.weights import Weights
@@ -92,6 +93,7 @@ def run(options: RunOptions, stop: threading.Event) -> int:
         threads=job.spec.actors.threads,
     )
     with environment:
+        _check_size(environment, job.spec.rollout.fragment_length)
         policy = Policy(job.spec.policy, environment.spaces)
         actor = _Actor(options, job, Learner(options.learner, security), environment, policy, stop)
         return actor.run()
@@ -142,7 +144,8 @@ class _Actor:
             self._report(str(error), permanent=True)
             raise
         except Exception as error:
-            self._report(f"{type(error).__name__}: {error}", permanent=False)
+            name = self._spec.task.environment
+            self._report(f"{name}: {type(error).__name__}: {error}", permanent=False)
             raise
         finally:
             self._link.close()
@@ -232,6 +235,18 @@ class _Actor:
     def _report(self, message: str, *, permanent: bool) -> None:
         self._outbox.fail(message, permanent=permanent)
         self._link.join(_REPORT_SECONDS)
+
+
+def _check_size(environment: VectorEnvironment, length: int) -> None:
+    """Refuse fragments that would be too large for the wire, before any is made."""
+    one = environment.observation_buffers()
+    size = (length + 1) * sum(values.nbytes for values in one.values())
+    if size > MAX_FRAGMENT_BYTES:
+        raise UserError(
+            "spec.rollout",
+            f"the observations of one fragment take {size} bytes, over {MAX_FRAGMENT_BYTES}",
+            "Lower `fragmentLength` or `environmentsPerActor`.",
+        )
 
 
 def _rollout_settings(options: RunOptions, job: VACOJob) -> RolloutSettings:

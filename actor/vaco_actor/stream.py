@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from grpc import aio
 from vaco.channels import Security, aio_channel
+from vaco.errors import UserError
 from vaco.trajectory import trajectory_stream
 from vaco.v1 import trajectory_pb2 as pb
 
@@ -89,7 +90,13 @@ class TrajectoryStream:
 
     async def _attempt(self) -> Ending | None:
         """Hold one stream to its end; None: another one is to follow."""
-        async with aio_channel(self._learner.target, self._learner.security) as channel:
+        try:
+            opened = aio_channel(self._learner.target, self._learner.security)
+        except UserError as error:
+            # Read well when we started; somebody is renewing it.
+            _LOG.warning("credentials cannot be used: %s", error)
+            return None
+        async with opened as channel:
             call = trajectory_stream(channel)()
             try:
                 return await self._converse(call)

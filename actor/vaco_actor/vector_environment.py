@@ -11,7 +11,7 @@ gymnasium knows two ways in which a vector environment goes on after an episode 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +41,7 @@ class FinalObservations:
     observations: Mapping[str, Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """What one step of B environments gave, besides the observations.
 
     Attributes:
@@ -130,7 +129,6 @@ class VectorEnvironment:
         observations, rewards, terminated, truncated, infos = self._env.step(
             self._write_action(actions)
         )
-        rewards, terminated, truncated = map(np.asarray, (rewards, terminated, truncated))
         if self._same_step:
             starts = terminated | truncated
             finals = self._finals(infos, truncated & ~terminated) if starts.any() else None

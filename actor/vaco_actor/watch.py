@@ -5,6 +5,7 @@ import logging
 
 from grpc import aio
 from vaco.channels import aio_channel
+from vaco.errors import UserError
 from vaco.v1 import weights_pb2 as pb
 from vaco.v1 import weights_pb2_grpc
 from vaco.weights import MalformedWeights, WeightsAssembler
@@ -53,6 +54,9 @@ class WeightsWatch:
                 ending = await self._attempt()
                 if ending is not None:
                     return ending
+            except UserError as error:
+                # Read well when we started; somebody is renewing it.
+                _LOG.warning("credentials cannot be used: %s", error)
             except MalformedWeights as error:
                 _LOG.warning("weights that must not be used: %s", error)
             except aio.AioRpcError as error:

@@ -69,6 +69,18 @@ class Poisonous(Counting):
         return observation, earned, terminated, truncated, info
 
 
+class Breaking(Counting):
+    """Raises in its tenth step."""
+
+    _taken = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._taken += 1
+        if self._taken == 10:
+            raise RuntimeError("a joint broke")
+        return super().step(action)
+
+
 class Undefined(Counting):
     """Its observations become NaN at step 2 of every episode."""
 
@@ -141,6 +153,7 @@ def _by_hand(num_envs: int) -> SyncVectorEnv:
 
 gymnasium.register("test/Counting-v0", entry_point=Counting)
 gymnasium.register("test/Poisonous-v0", entry_point=Poisonous)
+gymnasium.register("test/Breaking-v0", entry_point=Breaking)
 gymnasium.register("test/Undefined-v0", entry_point=Undefined)
 gymnasium.register("test/Spying-v0", entry_point=Spying)
 gymnasium.register("test/NextStep-v0", entry_point=Counting, vector_entry_point=_next_step)

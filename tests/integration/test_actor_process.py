@@ -16,7 +16,7 @@ import grpc
 import pytest
 import yaml
 from vaco.channels import server_options
-from vaco.errors import EXIT_OK, EXIT_PERMANENT
+from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT
 from vaco.job import PolicySpec, load_job
 from vaco.trajectory import Fragment
 from vaco.v1 import trajectory_pb2 as pb
@@ -242,6 +242,31 @@ def test_a_poisonous_reward_fails_the_job_and_names_the_environment(
     assert process.returncode == EXIT_PERMANENT, told
     assert failure.message in told
     assert learner.received.empty()
+
+
+def test_an_environment_that_breaks_may_be_tried_again(
+    start: Start, serve: Serve, manifest: Manifest
+) -> None:
+    learner, address = serve()
+    process = actor(start, manifest("test/Breaking-v0"), address)
+    learner.get("trajectory")
+    failure = learner.get("failure")
+    assert not failure.permanent
+    assert failure.message == "test/Breaking-v0: RuntimeError: a joint broke"
+    _, told = process.communicate(timeout=SECONDS)
+    assert process.returncode == EXIT_FAILURE
+    assert "Traceback" in told
+
+
+def test_fragments_too_large_for_the_wire_are_refused_before_they_are_made(
+    start: Start, manifest: Manifest
+) -> None:
+    rollout = {"environmentsPerActor": 4096, "fragmentLength": 4096}
+    job = manifest("CartPole-v1", rollout=rollout, learner={"batchSize": 2**24})
+    process = actor(start, job, "127.0.0.1:9")
+    _, told = process.communicate(timeout=SECONDS)
+    assert process.returncode == EXIT_PERMANENT
+    assert "`spec.rollout`: the observations of one fragment take 268500992 bytes" in told
 
 
 def test_lock_step_makes_one_batch_per_version(
