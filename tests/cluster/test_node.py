@@ -128,7 +128,7 @@ def test_a_deleted_pod_gets_sigterm_and_its_grace_period(
 ) -> None:
     # Its finalizer keeps the pod readable after its end.
     script = (
-        "trap 'echo drained > /dev/termination-log; exit 42' TERM;"
+        "trap 'sleep 3; echo drained > /dev/termination-log; exit 42' TERM;"
         " echo up; while true; do sleep 0.1; done"
     )
     api.create(_pod(node, namespace, "actor", script, finalizers=[HOLD]))
