@@ -37,6 +37,14 @@ demo: $(READY) ## Train CartPole to a return of 475 with elastic actors, then sa
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: $(READY) ## Test on a real Kubernetes, built from source the first time (Go 1.26; a quarter of an hour)
+	VACO_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster $(ARGS)
+
+.PHONY: cluster
+cluster: $(READY) ## Start a Kubernetes control plane with simulated nodes and print its KUBECONFIG
+	$(BIN)/python tests/cluster/start.py run control-plane
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, layering and generated files
 	$(BIN)/ruff check .

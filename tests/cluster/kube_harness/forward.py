@@ -20,7 +20,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
-    except ConnectionError:
+    except OSError:  # one side went away: so does the connection's other half
         writer.transport.abort()
 
 
@@ -31,9 +31,11 @@ async def _serve(listener: socket.socket, host: str, port: int) -> None:
         except OSError:
             writer.transport.abort()
             return
-        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
-        writer.close()
-        inner_writer.close()
+        try:
+            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+        finally:
+            writer.close()
+            inner_writer.close()
 
     server = await asyncio.start_server(carry, sock=listener)
     await server.serve_forever()
