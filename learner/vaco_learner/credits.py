@@ -1,15 +1,10 @@
 """Credits: how many fragments each actor may have in flight."""
 
-import math
 from dataclasses import dataclass
-from typing import Final
 
 from vaco.job import VACOJobSpec
 
 from vaco_learner.roster import MAX_ACTORS
-
-# Environments that reset in a step of their own make at least every second step a sample.
-_LEAST_VALID: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +30,9 @@ class Capacity:
         """Return what a job asks for."""
         batch, batches = spec.learner.batch_size, spec.learner.buffer_batches
         fragment = spec.rollout.environments_per_actor * spec.rollout.fragment_length
-        in_flight = max(
-            -(-(batches + 1) * batch // fragment), math.ceil(batch / (_LEAST_VALID * fragment)) + 1
-        )
+        # Environments that reset in a step of their own make at least every second step a sample;
+        # two batches of steps hold a batch of samples then. One more evens out the rounding.
+        in_flight = -(-(batches + 1) * batch // fragment) + 1
         return cls(batch, batches * batch, in_flight, in_flight + MAX_ACTORS)
 
     def credits(self, actors: int) -> int:
