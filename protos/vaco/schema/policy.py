@@ -83,7 +83,8 @@ class PolicySpec(Part):
     )
     shared_trunk: bool = Field(
         default=False,
-        description="Whether actor and critic share network and core, and part only at the heads.",
+        description="Whether actor and critic share network and core, and part only at the heads. "
+        "With a `core` they always do: an actor carries the whole state, but runs no critic.",
     )
     initial_log_std: float = Field(
         default=0.0,
