@@ -165,7 +165,7 @@ def _learn(data: bytes, start: int, found: list[tuple[int, Span]]) -> None:
         try:
             envelope = find(field, data, span)
         except MalformedFragment:
-            break
+            return  # what is malformed is no example
         begin = span[0] - len(varint(span[1] - span[0])) - len(_KEYS[number])
         placed.append(Placed(field, begin, span, envelope))
     _LAYOUTS.learn(data, start, placed)

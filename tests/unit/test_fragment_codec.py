@@ -155,7 +155,8 @@ def test_any_memory_layout_can_be_sent(wire_fragment: WireFragment) -> None:
 
 def test_what_is_received_is_a_view_that_nobody_can_write_to(wire_fragment: WireFragment) -> None:
     [request] = to_requests(wire_fragment(length=64, environments=64))
-    fragment = received(request)
+    for _ in range(2):  # taken apart, then recognised
+        fragment = received(request)
     memory = np.frombuffer(request, np.uint8)
     large = {"actions": fragment.actions, "rewards": fragment.rewards, **fragment.observations}
     for name, array in large.items():
@@ -391,58 +392,106 @@ def layout_of(message: pb.Trajectory) -> dict[str, list[tuple[int, tuple[int, ..
     return {name: [(t.dtype, tuple(t.shape), t.data)] for name, t in tensors.items()}
 
 
+LARGE = {"length": 40, "environments": 64}
+
+
+def heads(parts: list[bytes | memoryview], start: int) -> list[tuple[int, int]]:
+    """Where in a message that begins at `start` there is something between its arrays."""
+    places, position = [], start
+    for part in parts:
+        end = position + (part.nbytes if isinstance(part, memoryview) else len(part))
+        if isinstance(part, bytes):
+            places.append((position, end))
+        position = end
+    return places
+
+
 def test_damage_to_a_layout_seen_before_is_noticed(wire_fragment: WireFragment) -> None:
     """Every byte between the arrays counts: with any of them wrong, it is another message."""
-    [request] = to_requests(wire_fragment())
-    original = received(request)
-    for position in range(len(request)):
+    fragment = wire_fragment(**LARGE)
+    [request] = to_requests(fragment)
+    assert_same(received(request), fragment)
+    places = heads(fragment.to_parts(4)[0], 4)
+    for position in (p for begin, end in places for p in range(begin, end)):
         damaged = bytearray(request)
         damaged[position] ^= 0x41
         try:
-            incoming = RequestReader().read(bytes(damaged))
-            if not isinstance(incoming, IncomingFragment):
-                continue
-            fragment = Fragment.decode(incoming)
+            read = received(bytes(damaged))
         except MalformedFragment:
             continue
         message = pb.StreamTrajectoriesRequest.FromString(bytes(damaged)).trajectory
-        assert layout_of(fragment.to_proto()) == layout_of(message)
-        assert fragment.id == FragmentId.from_proto(message.id)
-        assert fragment.weights_incarnation == message.weights_incarnation
-    assert_same(received(request), original)
+        assert layout_of(read.to_proto()) == layout_of(message), position
+        assert read.id == FragmentId.from_proto(message.id)
+        assert read.weights_incarnation == message.weights_incarnation
+    assert_same(received(request), fragment)
 
 
 def test_a_layout_seen_before_is_not_looked_for_beyond_the_end(
     wire_fragment: WireFragment,
 ) -> None:
-    parts, size = wire_fragment().to_parts()
+    parts, size = wire_fragment(**LARGE).to_parts()
     whole = b"".join(parts)
-    assert_same(Fragment.decode(IncomingFragment.parse(whole)), wire_fragment())
-    for end in range(size):
-        with pytest.raises(MalformedFragment):
-            Fragment.decode(IncomingFragment.parse(whole, (0, end)))
-        with pytest.raises(MalformedFragment):
-            Fragment.decode(IncomingFragment.parse(whole[:end]))
+    assert_same(Fragment.decode(IncomingFragment.parse(whole)), wire_fragment(**LARGE))
+    for place in heads(parts, 0):
+        for end in (place[0], place[0] + 1, place[1] - 1, place[1] + 1):
+            if end >= size:
+                continue
+            with pytest.raises(MalformedFragment):
+                Fragment.decode(IncomingFragment.parse(whole, (0, end)))
+            with pytest.raises(MalformedFragment):
+                Fragment.decode(IncomingFragment.parse(whole[:end]))
 
 
 def test_what_is_there_twice_is_refused_every_time(wire_fragment: WireFragment) -> None:
     """In front, aligned, where layouts are learnt; then again, when it might be known."""
-    observation = b"".join(wire_fragment().to_parts()[0][:2])
-    serialised = observation + b"".join(wire_fragment().to_parts(len(observation))[0])
+    fragment = wire_fragment(**LARGE)
+    observation = b"".join(fragment.to_parts()[0][:2])
+    serialised = observation + b"".join(fragment.to_parts(len(observation))[0])
     for _ in range(3):
         with pytest.raises(MalformedFragment, match=r"observations\[observation\]: there twice"):
             Fragment.decode(IncomingFragment.parse(serialised))
 
 
+def test_what_is_there_again_behind_a_known_layout_is_refused(
+    wire_fragment: WireFragment,
+) -> None:
+    fragment = wire_fragment(**LARGE)
+    serialised = b"".join(fragment.to_parts()[0])
+    Fragment.decode(IncomingFragment.parse(serialised))
+    for field, named in (("rewards", False), ("core_state", True)):
+        again = pb.Trajectory()
+        getattr(again, field).MergeFrom(getattr(wire_fragment().to_proto(), field))
+        path = rf"{field}\[hidden\]" if named else field
+        with pytest.raises(MalformedFragment, match=f"{path}: there twice"):
+            Fragment.decode(IncomingFragment.parse(serialised + again.SerializeToString()))
+
+
 def test_what_is_in_front_of_the_arrays_is_no_part_of_a_layout(
     wire_fragment: WireFragment,
 ) -> None:
-    first, second = (wire_fragment(weights_incarnation=n) for n in (2, 3))
+    first, second = (wire_fragment(weights_incarnation=n, **LARGE) for n in (2, 3))
     for fragment in (first, first, second, first):
         [head] = [p for p in fragment.to_parts()[0] if isinstance(p, bytes) and is_head(p)]
         parts, _ = fragment.to_parts(len(head))
         parts.remove(head)
         assert_same(Fragment.decode(IncomingFragment.parse(b"".join((head, *parts)))), fragment)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8])
+def test_bools_of_a_known_layout_are_looked_at(
+    wire_fragment: WireFragment, dtype: type[np.generic]
+) -> None:
+    fragment = wire_fragment(**LARGE)
+    [request] = to_requests(fragment)
+    received(request)
+    valid = np.full((40, 64), 1, np.uint8)
+    valid[7, 5] = 1 if dtype is np.bool_ else 2
+    [changed] = to_requests(dataclasses.replace(fragment, valid=valid.view(np.bool_)))
+    if dtype is np.bool_:
+        assert received(changed).samples == 40 * 64
+    else:
+        with pytest.raises(MalformedFragment, match="valid: a bool"):
+            received(changed)
 
 
 def is_head(part: bytes) -> bool:
