@@ -174,8 +174,9 @@ class TrajectoryStream:
 
     def _acknowledged(self, ack: pb.Ack) -> None:
         if ack.fate in (pb.FATE_REJECTED, pb.FATE_STALE):
+            level = logging.WARNING if ack.fate == pb.FATE_REJECTED else logging.INFO
             fate = pb.Fate.Name(ack.fate)
-            _LOG.warning("fragment %d: %s: %s", ack.sequence, fate, ack.reason)
+            _LOG.log(level, "fragment %d: %s: %s", ack.sequence, fate, ack.reason)
         self._outbox.acknowledged(ack.sequence, ack.fate)
         self._backoff.succeeded()
 

@@ -30,6 +30,8 @@ from vaco_learner.spaces_gate import SpacesGate, SpacesRefusedError
 _LOG = logging.getLogger(__name__)
 
 HELLO_SECONDS: Final = 30.0
+# How long the end of a stream waits for the message that is being written.
+LAST_WRITE_SECONDS: Final = 5.0
 _MAX_FAILURE_CHARACTERS: Final = 4096
 
 Context: TypeAlias = aio.ServicerContext[bytes, pb.StreamTrajectoriesResponse]
@@ -119,6 +121,9 @@ class TrajectoryServicer:
                 ending = session.ended.result()
                 raise StreamEndedError(ending.code, ending.details)
         except StreamEndedError as error:
+            session.end(error.ending.code, error.ending.details)
+            # gRPC takes no status while a message is being written.
+            await asyncio.wait({writer}, timeout=LAST_WRITE_SECONDS)
             await context.abort(error.ending.code, error.ending.details)
         finally:
             for task in tasks:

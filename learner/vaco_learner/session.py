@@ -73,6 +73,8 @@ class Session:
         """End the stream; what was not written is dropped. The first call counts."""
         if not self.ended.done():
             self.ended.set_result(Ending(code, details))
+        self._outgoing.clear()
+        self.finish()
 
     def finish(self) -> None:
         """Let the stream end, as soon as everything queued is written."""

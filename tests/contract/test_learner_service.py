@@ -346,6 +346,14 @@ def test_a_second_hello_is_refused(bench: Bench) -> None:
     assert actor.refusal()[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_a_stream_ends_with_its_reason_whatever_is_being_written(bench: Bench) -> None:
+    # Which of the two comes first, the Welcome's way out or the refusal, is left to chance.
+    for number in range(200):
+        actor = bench.actor(number)
+        actor.hello(f"actor-{number}")
+        assert actor.refusal()[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_with_credentials_only_actors_of_the_job_come_in(
     make_bench: Callable[..., Bench], security: Security, client_security: Security
 ) -> None:

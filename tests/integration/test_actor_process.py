@@ -283,6 +283,8 @@ def test_lock_step_makes_one_batch_per_version(
         for trajectory in batch:
             assert learner.received.empty()
             learner.ack(trajectory)
+        with pytest.raises(queue.Empty):
+            learner.received.get(timeout=0.5)
         learner.versions.put(version + 1)
     learner.get("trajectory")
     process.send_signal(signal.SIGTERM)

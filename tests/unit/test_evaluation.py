@@ -226,6 +226,7 @@ def test_observations_are_filmed_where_only_they_are_images() -> None:
     np.testing.assert_array_equal(shown[::4, ::4, 1], grey[0, -1])
     colours = np.arange(2 * 240 * 300 * 3, dtype=np.uint8).reshape(2, 240, 300, 3)
     np.testing.assert_array_equal(_screen({"observation": colours}), colours[0])
-    np.testing.assert_array_equal(_screen({"observation": colours[:, None]}), colours[0])
+    stacked = np.stack([colours + 1, colours], axis=1)
+    np.testing.assert_array_equal(_screen({"observation": stacked}), colours[0])
     with pytest.raises(UserError, match="draws no pictures"):
         _screen({"observation": np.zeros((2, 4), np.float32)})

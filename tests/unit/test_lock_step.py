@@ -53,3 +53,14 @@ def test_nothing_is_made_up_for_once_the_update_began() -> None:
     step.decided(STALE)
     assert step.wait(0)
     assert step.trained
+
+
+def test_nothing_new_is_made_while_the_rest_of_a_batch_is_undecided() -> None:
+    step = LockStep(70)
+    for _ in range(3):
+        step.sent(30)
+    step.decided(TRAINED)
+    step.decided(STALE)
+    assert not step.wait(0)
+    step.decided(TRAINED)
+    assert step.trained

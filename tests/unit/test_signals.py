@@ -20,7 +20,7 @@ os.read(reading, 2)
 os.kill(child, signal.SIGINT)
 os.kill(child, signal.SIGTERM)
 _, status = os.waitpid(child, 0)
-print("child", os.waitstatus_to_exitcode(status), stop.is_set(), flush=True)
+print("child", os.waitstatus_to_exitcode(status), stop.wait(0.5), flush=True)
 print("ready", flush=True)
 print("stopped", stop.wait(60), flush=True)
 """
