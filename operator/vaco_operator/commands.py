@@ -14,11 +14,11 @@ from rich.console import Console
 from vaco.errors import UserError
 from vaco.job import VACOJobStatus, load_job
 
-from vaco_operator.checkpoints import find_checkpoint
-from vaco_operator.run_directory import RunDirectory, read_lines
-from vaco_operator.scale_request import ask_to_scale
+from vaco_operator.display.view import open_view
+from vaco_operator.local.checkpoints import find_checkpoint
+from vaco_operator.local.run_directory import RunDirectory, read_lines
+from vaco_operator.local.scale_request import ask_to_scale
 from vaco_operator.status import Outcome, rested
-from vaco_operator.view import open_view
 
 RUNS: Final = Path("runs")
 WATCH_SECONDS: Final = 1.0
@@ -127,7 +127,7 @@ def export(run: str, out: Path | None, version: int | None, *, onnx: bool) -> in
 
 def report(run: str) -> Path:
     """Write the report of a run; returns where it is."""
-    from vaco_operator.report import write_report
+    from vaco_operator.display.report import write_report
 
     return write_report(find_run(run))
 

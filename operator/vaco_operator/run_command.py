@@ -10,14 +10,14 @@ from rich.console import Console
 from vaco.errors import UserError
 from vaco.job import VACOJob, VACOJobStatus, load_job
 
-from vaco_operator.adoption import Adoption, adopt
 from vaco_operator.commands import RUNS, first_return, report
-from vaco_operator.learner_probe import ReservedPort
-from vaco_operator.local_runner import Ended, LocalRunner
-from vaco_operator.programs import Programs
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.display.view import open_view
+from vaco_operator.local.adoption import Adoption, adopt
+from vaco_operator.local.learner_probe import ReservedPort
+from vaco_operator.local.programs import Programs
+from vaco_operator.local.run_directory import RunDirectory
+from vaco_operator.local.runner import Ended, LocalRunner
 from vaco_operator.status import Observation, Outcome, job_status
-from vaco_operator.view import open_view
 
 EXIT_COMPLETE: Final = 0
 EXIT_FAILED: Final = 1

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from vaco.job import VACOJobStatus, load_job
-from vaco_operator.adoption import adopt
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.local.adoption import adopt
+from vaco_operator.local.run_directory import RunDirectory
 
 VACO = [str(Path(sys.executable).with_name("vaco"))]
 COMMANDS = ("run", "scale", "status", "evaluate", "export", "report", "validate", "explain")

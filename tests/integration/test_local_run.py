@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vaco_operator.interrupts import SAME_SECONDS
+from vaco_operator.local.interrupts import SAME_SECONDS
 
 VACO = str(Path(sys.executable).with_name("vaco"))
 # Of minutes, because starting PyTorch several times on a busy machine takes a while.

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import psutil
 import pytest
-from vaco_operator.actor_pool import ActorPool, Candidate, Connection, choose_victims
-from vaco_operator.interrupts import Interrupts
-from vaco_operator.processes import Process, describe_exit
-from vaco_operator.restarts import FIRST_DELAY_SECONDS, HEALTHY_SECONDS, Restarts
-from vaco_operator.supervised import Supervised
+from vaco_operator.local.actor_pool import ActorPool, Candidate, Connection, choose_victims
+from vaco_operator.local.interrupts import Interrupts
+from vaco_operator.local.processes import Process, describe_exit
+from vaco_operator.local.restarts import FIRST_DELAY_SECONDS, HEALTHY_SECONDS, Restarts
+from vaco_operator.local.supervised import Supervised
 
 T = TypeVar("T")
 PAUSE = threading.Event()
@@ -108,7 +108,7 @@ def test_what_a_child_leaves_behind_at_its_own_end_is_ended_too(start):
 def test_children_die_with_a_runner_that_is_killed(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; "
-        "from vaco_operator.processes import Process; "
+        "from vaco_operator.local.processes import Process; "
         f"p = Process.start('c', [sys.executable, '-c', {STUBBORN!r}], Path(sys.argv[1])); "
         "print(p.pid, flush=True); time.sleep(600)"
     )

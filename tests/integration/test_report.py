@@ -12,9 +12,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
 from vaco.job import LedgerStatus, VACOJobStatus, parse_job
-from vaco_operator.history import MAX_UPDATES, read_history
-from vaco_operator.report import write_report
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.display.history import MAX_UPDATES, read_history
+from vaco_operator.display.report import write_report
+from vaco_operator.local.run_directory import RunDirectory
 
 START = 1_790_000_000.0
 HOSTILE = "</script><script>window.hacked = true</script><img src=x onerror='window.hacked = 1'>"

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 from vaco.errors import UserError
 from vaco.job import VACOJob, VACOJobStatus, parse_job
-from vaco_operator.adoption import adopt, differences
-from vaco_operator.run_directory import RunDirectory, read_lines, replace_file
-from vaco_operator.scale_request import ScaleRequest, answer_request, ask_to_scale, take_request
+from vaco_operator.local.adoption import adopt, differences
+from vaco_operator.local.run_directory import RunDirectory, read_lines, replace_file
+from vaco_operator.local.scale_request import (
+    ScaleRequest,
+    answer_request,
+    ask_to_scale,
+    take_request,
+)
 
 HOLDER = """
 import sys
 import threading
 from pathlib import Path
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.local.run_directory import RunDirectory
 with RunDirectory(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.read()

@@ -15,8 +15,15 @@ from vaco.job import (
     StopSpec,
     VACOJobStatus,
 )
-from vaco_operator.progress import CURVE_POINTS, Journey, progress
-from vaco_operator.view import LiveView, PlainView, open_view, picture, sparkline, status_line
+from vaco_operator.display.progress import CURVE_POINTS, Journey, progress
+from vaco_operator.display.view import (
+    LiveView,
+    PlainView,
+    open_view,
+    picture,
+    sparkline,
+    status_line,
+)
 
 GOAL = StopSpec(return_=ReturnGoal(mean=475), env_steps=1000)
 

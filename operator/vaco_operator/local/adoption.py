@@ -14,7 +14,7 @@ from uuid import uuid4
 from vaco.errors import UserError
 from vaco.job import VACOJob
 
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.local.run_directory import RunDirectory
 
 MAY_CHANGE: Final = (
     "stop",

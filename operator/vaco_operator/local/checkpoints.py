@@ -8,7 +8,7 @@ from typing import Final
 
 from vaco.errors import UserError
 
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.local.run_directory import RunDirectory
 
 _NAME: Final = re.compile(r"v(\d{9,20})")
 _MAX_MANIFEST_BYTES: Final = 1 << 20

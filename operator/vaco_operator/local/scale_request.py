@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from vaco.errors import UserError
 
-from vaco_operator.run_directory import RunDirectory, replace_file
+from vaco_operator.local.run_directory import RunDirectory, replace_file
 
 PATIENCE_SECONDS: Final = 10.0
 _MAX_BYTES: Final = 4096

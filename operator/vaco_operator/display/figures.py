@@ -5,7 +5,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 from vaco.job import VACOJob
 
-from vaco_operator.history import History
+from vaco_operator.display.history import History
 
 BLUE: Final = "#2563eb"
 ORANGE: Final = "#ea580c"

@@ -21,16 +21,16 @@ from vaco.job import VACOJobStatus
 from vaco.v1.learner_pb2 import LEARNER_PHASE_COMPLETE as COMPLETE
 from vaco.v1.learner_pb2 import LEARNER_PHASE_FAILED as FAILED
 
-from vaco_operator.actor_pool import ActorPool, Connection
-from vaco_operator.interrupts import Interrupts
-from vaco_operator.learner_probe import LearnerProbe
-from vaco_operator.processes import describe_exit
-from vaco_operator.programs import Programs
-from vaco_operator.restarts import Restarts
-from vaco_operator.scale_request import answer_request, take_request
+from vaco_operator.local.actor_pool import ActorPool, Connection
+from vaco_operator.local.interrupts import Interrupts
+from vaco_operator.local.learner_probe import LearnerProbe
+from vaco_operator.local.processes import describe_exit
+from vaco_operator.local.programs import Programs
+from vaco_operator.local.restarts import Restarts
+from vaco_operator.local.scale_request import answer_request, take_request
+from vaco_operator.local.supervised import Death, Supervised
 from vaco_operator.scaler import Change, Scaler
 from vaco_operator.status import Observation, Outcome, job_status
-from vaco_operator.supervised import Death, Supervised
 
 TICK_SECONDS: Final = 0.2
 STATUS_SECONDS: Final = 1.0

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from vaco.job import LedgerStatus, StopSpec, VACOJobStatus
 
-from vaco_operator.progress import CURVE_POINTS, Journey, Progress
+from vaco_operator.display.progress import CURVE_POINTS, Journey, Progress
 
 LINE_SECONDS: Final = 5.0
 ECHO_COLUMNS: Final = 4

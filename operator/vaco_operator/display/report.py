@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from vaco.job import VACOJob, VACOJobStatus, dump_job
 
-from vaco_operator import figures
-from vaco_operator.history import History, read_history
-from vaco_operator.run_directory import RunDirectory, replace_file
+from vaco_operator.display import figures
+from vaco_operator.display.history import History, read_history
+from vaco_operator.local.run_directory import RunDirectory, replace_file
 
 SHOWN_EVENTS: Final = 500
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from vaco_operator import _guard
+from vaco_operator.local import _guard
 
 MAX_LOG_BYTES: Final = 64 << 20
 """A log that has grown beyond this is put aside at the next start; one such is kept."""

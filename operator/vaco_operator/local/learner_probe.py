@@ -10,7 +10,7 @@ from vaco.channels import sync_channel
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1.learner_pb2_grpc import LearnerServiceStub
 
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.local.run_directory import RunDirectory
 from vaco_operator.scaling import Signals
 
 ASK_SECONDS: Final = 0.5

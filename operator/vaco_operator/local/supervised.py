@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from vaco_operator.processes import Process
-from vaco_operator.restarts import Restarts
+from vaco_operator.local.processes import Process
+from vaco_operator.local.restarts import Restarts
 
 State = Literal["waiting", "running", "leaving", "gone"]
 

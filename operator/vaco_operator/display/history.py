@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vaco_operator.run_directory import RunDirectory, read_lines
+from vaco_operator.local.run_directory import RunDirectory, read_lines
 
 MAX_UPDATES: Final = 4096
 MAX_EVENTS: Final = 10_000

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from vaco_operator.processes import Process
-from vaco_operator.restarts import Restarts
-from vaco_operator.supervised import Death, Supervised
+from vaco_operator.local.processes import Process
+from vaco_operator.local.restarts import Restarts
+from vaco_operator.local.supervised import Death, Supervised
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from vaco.job import VACOJob
 
-from vaco_operator.actor_pool import actor_name
-from vaco_operator.processes import Process
-from vaco_operator.run_directory import RunDirectory
+from vaco_operator.local.actor_pool import actor_name
+from vaco_operator.local.processes import Process
+from vaco_operator.local.run_directory import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)
