@@ -23,7 +23,7 @@ from vaco.schema.algorithm import (
     VacoAlgorithm,
 )
 from vaco.schema.base import Part
-from vaco.schema.learner import CheckpointSpec, LearnerSpec, RolloutSpec
+from vaco.schema.learner import CheckpointSpec, LearnerSpec, RolloutSpec, StorageSpec
 from vaco.schema.lifecycle import EvaluationSpec, ReturnGoal, StopSpec
 from vaco.schema.metadata import Metadata
 from vaco.schema.overrides import apply_overrides
@@ -81,6 +81,7 @@ __all__ = [
     "ScalingStatus",
     "SpoAlgorithm",
     "StopSpec",
+    "StorageSpec",
     "TargetLag",
     "TaskSpec",
     "VACOJob",

@@ -134,6 +134,19 @@ def with_spec(extra: str) -> str:
             "`spec.learner.replicas` (line 10): 2 is too large. Give an integer that is 1.",
         ),
         (
+            "learner: {storage: {size: 0Gi}}",
+            '`spec.learner.storage.size` (line 10): "0Gi" is not spelled as it must be. '
+            "Size of the claim, such as 10Gi or 500G.",
+        ),
+        (
+            "learner: {storage: {size: 10}}",
+            "`spec.learner.storage.size` (line 10): 10 is a number. Give text.",
+        ),
+        (
+            "startDeadlineSeconds: null",
+            "`spec.startDeadlineSeconds` (line 10): null is no value. Give a number above 0 and ",
+        ),
+        (
             "actors: {drainSeconds: .inf}",
             "`spec.actors.drainSeconds` (line 10): .inf is no finite number. Give a finite number.",
         ),
@@ -154,6 +167,7 @@ def test_a_bad_field_is_told_with_its_line_value_and_cure(
         ("kind: VACOJob\n", "", "`kind`: missing. Give VACOJob: Kind"),
         ("name: cartpole", "name: Cart Pole", '`metadata.name` (line 4): "Cart Pole" is not sp'),
         ("name: cartpole", f"name: {'a' * 64}", "`metadata.name` (line 4): 64 characters are too"),
+        ("name: cartpole", "name: 2nd", '`metadata.name` (line 4): "2nd" is not spelled as it '),
         ("name: cartpole", "nmae: a\n  name: b", "`metadata.nmae` (line 4): unknown field. Did"),
         ("environment: CartPole-v1", "{}", "`spec.task.environment` (line 6): missing. Give text"),
         ("CartPole-v1", '""', "`spec.task.environment` (line 7): 0 characters are too few. Id of"),

@@ -86,6 +86,7 @@ DEFAULTS: dict[str, Any] = {
         "replicas": 1,
         "tensorboard": True,
         "weightsDtype": "float32",
+        "storage": None,
         "podTemplate": {},
     },
     "actors": {
@@ -109,6 +110,8 @@ DEFAULTS: dict[str, Any] = {
     "stop": {"envSteps": 1, "return": None, "wallClockSeconds": None},
     "ttlSecondsAfterFinished": None,
     "cleanPodPolicy": "Running",
+    "startDeadlineSeconds": 1800.0,
+    "activeDeadlineSeconds": None,
     "backoffLimit": 6,
 }
 
@@ -177,6 +180,8 @@ BOUNDS = [
     ("actors.minReplicas", 1, None, 1),
     ("autoscaling.headroom", 1, 4, 0.01),
     ("autoscaling.scaleUp.maxChange", 1, 4096, 1),
+    ("startDeadlineSeconds", None, 366 * 86400, 1),
+    ("activeDeadlineSeconds", None, 366 * 86400, 1),
     ("backoffLimit", 0, 1000, 1),
 ]
 

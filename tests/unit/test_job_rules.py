@@ -80,6 +80,12 @@ RULES: list[tuple[dict[str, Any], str, str, dict[str, Any]]] = [
         "envpool has no single environments that `wrappers` could go around. Leave out ",
         {"task": {"environment": "a", "vectorisation": "sync", "wrappers": [{"name": "A"}]}},
     ),
+    (
+        {"learner": {"storage": {"claimName": "old", "storageClassName": "fast"}}},
+        "spec.learner.storage.storageClassName",
+        "the claim old exists and has a storage class already. Leave out `storageClassName`, or ",
+        {"learner": {"storage": {"claimName": "old"}}},
+    ),
 ]
 
 

@@ -21,6 +21,7 @@ NAMES = [
     "incarnation",
     "checkpointVersion",
     "learnerRestarts",
+    "attempt",
     "lag",
     "tv",
     "tvThreshold",
@@ -39,8 +40,8 @@ def test_the_names_are_those_of_the_document() -> None:
     assert list(status["lag"]) == ["p50", "p95", "p99", "max"]
     ledger = ["received", "queued", "trained", "stale", "duplicate", "rejected", "filtered"]
     assert list(status["ledger"]) == ledger
-    assert list(status["actors"]) == ["desired", "ready", "min", "max"]
-    assert list(status["scaling"]) == ["events", "lastReason"]
+    assert list(status["actors"]) == ["desired", "ready", "min", "max", "selector"]
+    assert list(status["scaling"]) == ["events", "lastReason", "requested"]
     assert status["phase"] == "Pending"
 
 

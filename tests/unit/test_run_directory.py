@@ -101,6 +101,19 @@ def test_what_may_change_is_told_and_stored(directory):
 
 
 @pytest.mark.parametrize(
+    "spec",
+    [
+        {"startDeadlineSeconds": 60, "activeDeadlineSeconds": 3600},
+        {"learner": {"storage": {"size": "20Gi"}}},
+        {"learner": {"podTemplate": {"spec": {"nodeSelector": {"gpu": "yes"}}}}},
+    ],
+)
+def test_what_has_no_meaning_here_may_change(directory, spec):
+    adopt(directory, pole())
+    assert adopt(directory, pole(**spec)).changes
+
+
+@pytest.mark.parametrize(
     ("job", "difference"),
     [
         (pole(seed=7), "spec.seed: 0 -> 7"),

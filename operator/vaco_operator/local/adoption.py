@@ -25,6 +25,10 @@ MAY_CHANGE: Final = (
     "backoffLimit",
     "ttlSecondsAfterFinished",
     "cleanPodPolicy",
+    "startDeadlineSeconds",
+    "activeDeadlineSeconds",
+    "learner.storage",
+    "learner.podTemplate",
 )
 """Fields of `spec` that a resumed run may have otherwise than the run it resumes."""
 

@@ -1,10 +1,10 @@
 """The learner, and the rollouts that feed it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from vaco.schema.base import Part
+from vaco.schema.base import Broken, Part, Rule
 
 
 class RolloutSpec(Part):
@@ -28,6 +28,48 @@ class CheckpointSpec(Part):
         description="Seconds between checkpoints. One is also taken at the end and at SIGTERM.",
     )
     keep: int = Field(default=3, ge=1, le=1000, description="Newest checkpoints that are kept.")
+
+
+ObjectName = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
+"""Name of a Kubernetes object: small letters, digits, hyphens and dots."""
+
+
+def _class_is_of_a_new_claim(storage: "StorageSpec") -> Broken | None:
+    if storage.claim_name is None or storage.storage_class_name is None:
+        return None
+    return Broken(
+        ("storageClassName",),
+        f"the claim {storage.claim_name} exists and has a storage class already",
+        "Leave out `storageClassName`, or leave out `claimName` for a claim of the job's own.",
+    )
+
+
+class StorageSpec(Part):
+    """The volume that the run directory, checkpoints included, is kept on."""
+
+    size: str = Field(
+        default="10Gi",
+        max_length=16,
+        pattern=r"^[1-9][0-9]*(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?$",
+        description="Size of the claim, such as 10Gi or 500G. Not used with `claimName`.",
+    )
+    storage_class_name: ObjectName | None = Field(
+        default=None, description="Storage class of the claim; null: the cluster's default."
+    )
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] = Field(
+        default="ReadWriteOnce",
+        description="Who may mount the volume at once: the pods of one node, a single pod, or the "
+        "pods of many nodes.",
+    )
+    claim_name: ObjectName | None = Field(
+        default=None,
+        description="A PersistentVolumeClaim that is there already and that the job uses and "
+        "leaves behind; null: the job makes its own, which is deleted with the job.",
+    )
+
+    rules = (Rule(("storage_class_name", "claim_name"), _class_is_of_a_new_claim),)
 
 
 class LearnerSpec(Part):
@@ -75,6 +117,12 @@ class LearnerSpec(Part):
         default="float32",
         description="Number format in which weights are sent to the actors; bfloat16 halves the "
         "traffic.",
+    )
+    storage: StorageSpec | None = Field(
+        default=None,
+        description="Volume that keeps checkpoints when the learner's pod is gone; null: they end "
+        "with the pod, and a learner that moves to another node begins anew. Has no meaning for a "
+        "local run.",
     )
     pod_template: dict[str, JsonValue] = Field(
         default={},

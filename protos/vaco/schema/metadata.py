@@ -7,12 +7,13 @@ from pydantic import Field, JsonValue
 from vaco.schema.base import Part
 
 MAX_NAME: Final = 52
-"""Children are named after the job, and Kubernetes bounds a Service's name to 63 characters."""
+"""Children are named after the job, and Kubernetes bounds a Service's name to 63 characters, the
+first of which is a letter."""
 
 _NOT_OURS: Final = "Written and read by Kubernetes only."
 
 Name = Annotated[
-    str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 ]
 
 
@@ -20,8 +21,9 @@ class Metadata(Part):
     """Name and identity of the job, as Kubernetes' ObjectMeta has them."""
 
     name: Name = Field(
-        description="Name of the job: small letters, digits and hyphens, at most 52 characters. "
-        "A local run is kept in `runs/<name>`; on a cluster all children are named after it."
+        description="Name of the job: small letters, digits and hyphens, first a letter, at most "
+        "52 characters. A local run is kept in `runs/<name>`; on a cluster all children are named "
+        "after it."
     )
     namespace: str | None = Field(
         default=None,

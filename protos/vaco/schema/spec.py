@@ -13,6 +13,8 @@ from vaco.schema.lifecycle import EvaluationSpec, StopSpec
 from vaco.schema.policy import PolicySpec
 from vaco.schema.task import TaskSpec
 
+MAX_DEADLINE = 366 * 24 * 3600
+
 
 def _one_actor_in_lock_step(spec: "VACOJobSpec") -> Broken | None:
     actors = spec.actors
@@ -124,6 +126,20 @@ class VACOJobSpec(Part):
     clean_pod_policy: Literal["Running", "All", "None"] = Field(
         default="Running",
         description="Which pods are deleted from the cluster when the job has finished.",
+    )
+    start_deadline_seconds: float = Field(
+        default=1800.0,
+        gt=0,
+        le=MAX_DEADLINE,
+        description="Seconds from the start or a resumption until the first fragment is trained "
+        "on; a job that needs longer is Failed. Has no meaning for a local run.",
+    )
+    active_deadline_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_DEADLINE,
+        description="Seconds that the job may run since its start or its last resumption; then it "
+        "is Failed. Null: no bound. Has no meaning for a local run.",
     )
     backoff_limit: int = Field(
         default=6,

@@ -82,6 +82,12 @@ class ActorsStatus(Part):
     ready: int = Field(default=0, ge=0, description="Connected to the learner.")
     min: int = Field(default=0, ge=0, description="`actors.minReplicas`.")
     max: int = Field(default=0, ge=0, description="`actors.maxReplicas`.")
+    selector: str = Field(
+        default="",
+        max_length=4096,
+        description="Labels of the actors' pods, by which a pod autoscaler finds them; empty for "
+        "a local run.",
+    )
 
 
 class ScalingStatus(Part):
@@ -93,6 +99,12 @@ class ScalingStatus(Part):
         description="Changes of the number of desired actors so far, none at the start.",
     )
     last_reason: str = Field(default="", description="Why it last changed, or why it is held.")
+    requested: int | None = Field(
+        default=None,
+        ge=0,
+        description="The `actors.replicas` that was last acted on: another number there is a "
+        "request; null: none so far.",
+    )
 
 
 class AccuracyStatus(Part):
@@ -149,6 +161,12 @@ class VACOJobStatus(Part):
     )
     learner_restarts: int = Field(
         default=0, ge=0, description="Restarts of a learner that had died."
+    )
+    attempt: int = Field(
+        default=0,
+        ge=0,
+        description="Learner Jobs made so far: the first, and one more after each change of the "
+        "learner that needs a new pod; 0 for a local run.",
     )
     lag: LagStatus = Field(default=LagStatus(), description="Policy lag.")
     tv: float | None = Field(
