@@ -1,0 +1,1 @@
+"""VACOJobs on a Kubernetes cluster: observe, plan, apply, and one status write."""

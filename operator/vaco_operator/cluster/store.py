@@ -1,0 +1,201 @@
+"""What the API server last told: one store for each watched resource.
+
+A reflector puts objects in and takes them out; every change is told to a listener by the key of the
+job it belongs to, which is all that a level-triggered operator needs to know. A reconcile reads its
+job and the job's children from here and asks the API server nothing.
+
+Objects are kept as JSON text without what nobody reads: plain dicts of the same objects take five
+times the memory. So whoever gets one gets a copy of its own, and may change it.
+"""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from vaco_operator.cluster.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    JOBS,
+    NETWORK_POLICIES,
+    PODS,
+    SERVICES,
+    VACO_JOBS,
+    VOLUME_CLAIMS,
+    Document,
+    Resource,
+)
+from vaco_operator.cluster.trim import trim
+
+JOB_LABEL: Final = "training.vaco.dev/job"
+
+
+class JobKey(NamedTuple):
+    """The name of a VACOJob, and what the queue works on."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class _Entry(NamedTuple):
+    job: JobKey | None
+    version: int
+    text: bytes
+
+
+class Store:
+    """The objects of one resource.
+
+    Args:
+        resource: of which they are.
+        on_change: told the job whose object came, changed or went; called in the event loop, so it
+            must not wait.
+
+    """
+
+    def __init__(self, resource: Resource, on_change: Callable[[JobKey], None]) -> None:
+        self.resource = resource
+        self._on_change = on_change
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._of_job: dict[JobKey, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, namespace: str, name: str) -> Document | None:
+        """Return the object of that name; None: there is none."""
+        entry = self._entries.get((namespace, name))
+        return _document(entry) if entry else None
+
+    def of_job(self, job: JobKey) -> list[Document]:
+        """Return the objects that belong to a job, by name; of VACOJobs: the job itself."""
+        names = sorted(self._of_job.get(job, ()))
+        return [_document(self._entries[job.namespace, name]) for name in names]
+
+    def jobs(self) -> list[JobKey]:
+        """Return the jobs that have objects here."""
+        return list(self._of_job)
+
+    def put(self, document: Document) -> None:
+        """Take an object that the API server told, unless a newer one is known.
+
+        A reconcile may put what a write of its own answered: the next one then does not see the
+        object as it was before.
+        """
+        entry = self._entry(document)
+        known = self._entries.get(_place(document))
+        if known is None or known.version < entry.version:
+            self._set(_place(document), entry)
+
+    def discard(self, document: Document) -> None:
+        """Forget an object that was deleted, unless there is a newer one of the same name."""
+        known = self._entries.get(_place(document))
+        if known is not None and known.version <= _version(document):
+            self._unset(_place(document))
+
+    def restate(self, document: Document) -> None:
+        """Take an object out of a list, which holds whatever was known before.
+
+        So it does after etcd was restored from a backup, when versions begin again at a lower one.
+        """
+        entry = self._entry(document)
+        if self._entries.get(_place(document)) != entry:
+            self._set(_place(document), entry)
+
+    def keep_only(self, namespace: str, places: Collection[tuple[str, str]]) -> None:
+        """Forget what a list of `namespace` (empty: of the whole cluster) did not have any more."""
+        gone = [
+            place
+            for place in self._entries
+            if place not in places and (not namespace or place[0] == namespace)
+        ]
+        for place in gone:
+            self._unset(place)
+
+    def _entry(self, document: Document) -> _Entry:
+        text = json.dumps(trim(self.resource, document), separators=(",", ":"))
+        return _Entry(self._job_of(document), _version(document), text.encode())
+
+    def _job_of(self, document: Document) -> JobKey | None:
+        metadata = document["metadata"]
+        if self.resource == VACO_JOBS:
+            return JobKey(metadata["namespace"], metadata["name"])
+        name = (metadata.get("labels") or {}).get(JOB_LABEL)
+        return JobKey(metadata["namespace"], name) if name else None
+
+    def _set(self, place: tuple[str, str], entry: _Entry) -> None:
+        before = self._entries.get(place)
+        if before is not None and before.job != entry.job:
+            self._unset(place)
+        self._entries[place] = entry
+        if entry.job is not None:
+            self._of_job.setdefault(entry.job, set()).add(place[1])
+            self._on_change(entry.job)
+
+    def _unset(self, place: tuple[str, str]) -> None:
+        entry = self._entries.pop(place)
+        if entry.job is None:
+            return
+        names = self._of_job[entry.job]
+        names.discard(place[1])
+        if not names:
+            del self._of_job[entry.job]
+        self._on_change(entry.job)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All that is watched."""
+
+    vaco_jobs: Store
+    jobs: Store
+    deployments: Store
+    pods: Store
+    services: Store
+    config_maps: Store
+    network_policies: Store
+    volume_claims: Store
+
+    @classmethod
+    def make(cls, on_change: Callable[[JobKey], None]) -> "Stores":
+        """Make empty ones."""
+        return cls(
+            vaco_jobs=Store(VACO_JOBS, on_change),
+            jobs=Store(JOBS, on_change),
+            deployments=Store(DEPLOYMENTS, on_change),
+            pods=Store(PODS, on_change),
+            services=Store(SERVICES, on_change),
+            config_maps=Store(CONFIG_MAPS, on_change),
+            network_policies=Store(NETWORK_POLICIES, on_change),
+            volume_claims=Store(VOLUME_CLAIMS, on_change),
+        )
+
+    def children(self) -> tuple[Store, ...]:
+        """Return the stores of what belongs to jobs."""
+        return (
+            self.jobs,
+            self.deployments,
+            self.pods,
+            self.services,
+            self.config_maps,
+            self.network_policies,
+            self.volume_claims,
+        )
+
+
+def _document(entry: _Entry) -> Document:
+    document: Document = json.loads(entry.text)
+    return document
+
+
+def _place(document: Document) -> tuple[str, str]:
+    metadata = document["metadata"]
+    return metadata["namespace"], metadata["name"]
+
+
+def _version(document: Document) -> int:
+    """Return the resource version: a number that grows, as Kubernetes promises since 1.35."""
+    return int(document["metadata"]["resourceVersion"])
