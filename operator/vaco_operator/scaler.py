@@ -1,8 +1,14 @@
-"""The number of actors of a running job: decided by `scaling`, or asked for by hand."""
+"""The number of actors of a running job: decided by `scaling`, or asked for by hand.
 
-from dataclasses import dataclass
+A `Scaler` is a value: whoever holds one replaces it with the one that each step hands back. So the
+operator's plan, which must have no effects, can step it as well as the local runner's loop.
+"""
 
-from vaco.job import VACOJob
+import math
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from vaco.job import VACOJobSpec
 
 from vaco_operator.scaling import ScalingPolicy, ScalingState, Signals, decide
 
@@ -16,56 +22,73 @@ class Change:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
 class Scaler:
-    """Holds what is desired, and why.
+    """What is desired, and why.
 
-    Args:
-        job: whose actors they are.
-        desired: the number to begin with; clamped to the job's bounds.
-        events: changes counted in earlier runs of the same directory.
+    Attributes:
+        policy: the job's rules.
+        interval: seconds between two decisions.
+        desired: the number of actors there should be.
+        events: changes so far.
+        reason: why it is `desired`.
+        limit: what keeps it from being another number (`scaling.Decision.limit`).
+        state: what earlier decisions left behind.
+        due: monotonic seconds of the next decision.
 
     """
 
-    def __init__(self, job: VACOJob, desired: int, events: int) -> None:
-        self._policy = ScalingPolicy.from_spec(job.spec)
-        self._interval = job.spec.autoscaling.interval_seconds
-        self._state = ScalingState()
-        self._due = float("-inf")
-        self.desired, self.limit = self._policy.clamp(desired)
-        self.events = events
-        self.reason = "as the job asks for"
+    policy: ScalingPolicy
+    interval: float
+    desired: int
+    events: int
+    reason: str = "as the job asks for"
+    limit: str = ""
+    state: ScalingState = field(default_factory=ScalingState)
+    due: float = -math.inf
 
-    def review(self, ready: int, signals: Signals | None, now: float) -> Change | None:
-        """Decide again, if it is time; returns what changed."""
-        if now < self._due:
-            return None
-        self._due = now + self._interval
-        decision = decide(self._policy, self.desired, ready, signals, self._state, now)
-        self._state = decision.state
-        return self._set(decision.desired, decision.reason, decision.limit)
+    @classmethod
+    def begin(cls, spec: VACOJobSpec, desired: int, events: int) -> Self:
+        """Begin with `desired`, clamped to the bounds, and `events` changes counted before."""
+        policy = ScalingPolicy.from_spec(spec)
+        allowed, limit = policy.clamp(desired)
+        return cls(policy, spec.autoscaling.interval_seconds, allowed, events, limit=limit)
 
-    def ask(self, replicas: int, now: float) -> Change | None:
-        """Take a number asked for by hand, clamped to the bounds; returns what changed.
+    def governed_by(self, spec: VACOJobSpec) -> Self:
+        """Go on under the rules of `spec`; if they are others, the next decision is due at once."""
+        policy, interval = ScalingPolicy.from_spec(spec), spec.autoscaling.interval_seconds
+        if (policy, interval) == (self.policy, self.interval):
+            return self
+        return replace(self, policy=policy, interval=interval, due=-math.inf)
+
+    def review(self, ready: int, signals: Signals | None, now: float) -> tuple[Self, Change | None]:
+        """Decide again, if it is time; returns what changed, too."""
+        if now < self.due:
+            return self, None
+        decision = decide(self.policy, self.desired, ready, signals, self.state, now)
+        told = replace(self, state=decision.state, due=now + self.interval)
+        return told._set(decision.desired, decision.reason, decision.limit)
+
+    def ask(self, replicas: int, now: float) -> tuple[Self, Change | None]:
+        """Take a number asked for by hand, clamped to the bounds; returns what changed, too.
 
         Under `autoscaling.mode: auto` it holds for `scaleDown.stabilizationWindowSeconds`.
         """
-        allowed, limit = self._policy.clamp(replicas)
+        allowed, limit = self.policy.clamp(replicas)
         reason = f"asked for {replicas}"
         if limit:
             bounds = (
-                f"actors.minReplicas is {self._policy.minimum}, maxReplicas {self._policy.maximum}"
+                f"actors.minReplicas is {self.policy.minimum}, maxReplicas {self.policy.maximum}"
             )
             reason += f", limited to {allowed}: {bounds}"
-        if self._policy.mode == "auto":
-            reason += f"; autoscaling goes on in {self._policy.down.stabilization_window:g} s"
-        self._state = self._state.asked(allowed, now, self._policy)
-        return self._set(allowed, reason, limit)
+        if self.policy.mode == "auto":
+            reason += f"; autoscaling goes on in {self.policy.down.stabilization_window:g} s"
+        told = replace(self, state=self.state.asked(allowed, now, self.policy))
+        return told._set(allowed, reason, limit)
 
-    def _set(self, desired: int, reason: str, limit: str) -> Change | None:
-        before, self.desired = self.desired, desired
-        if reason:
-            self.reason, self.limit = reason, limit
-        if desired == before:
-            return None
-        self.events += 1
-        return Change(before, desired, reason)
+    def _set(self, desired: int, reason: str, limit: str) -> tuple[Self, Change | None]:
+        told = replace(self, reason=reason, limit=limit) if reason else self
+        if desired == self.desired:
+            return told, None
+        changed = replace(told, desired=desired, events=self.events + 1)
+        return changed, Change(self.desired, desired, reason)

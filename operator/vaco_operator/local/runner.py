@@ -89,7 +89,8 @@ class LocalRunner:
         self._probe = LearnerProbe(programs.address, job.metadata.uid or "")
         self._learner = Supervised("learner", programs.start_learner, Restarts(limit), clock())
         self._pool = ActorPool(programs.start_actor, limit, job.spec.actors.drain_seconds)
-        self._scaler = Scaler(job, actors, before.scaling.events if before else 0)
+        events = before.scaling.events if before else 0
+        self._scaler = Scaler.begin(job.spec, actors, events)
         self._learner_restarts = before.learner_restarts if before else 0
         # What it was last time is no state to begin from: a crashed runner leaves "Running".
         anew = {"phase": "Pending", "completion_time": None}
@@ -180,12 +181,12 @@ class LocalRunner:
         ready = self._pool.ready(self._connections(now))
         signals = self._probe.signals(now)
         if request := take_request(self._directory):
-            change = self._scaler.ask(request.replicas, now)
+            self._scaler, change = self._scaler.ask(request.replicas, now)
             answer_request(
                 self._directory, request, f"{self._scaler.desired} actors: {self._scaler.reason}"
             )
         else:
-            change = self._scaler.review(ready, signals, now)
+            self._scaler, change = self._scaler.review(ready, signals, now)
         if change:
             self._say_scaled(change)
         self._pool.resize(self._scaler.desired, self._connections(now), now)
