@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from vaco.errors import EXIT_FAILURE, EXIT_OK, UserError
 from vaco.job import KIND, VACOJob
+from vaco.schema.changes import change_of
 from vaco.schema.problems import did_you_mean
 from vaco.schema.tree import Node, one_of, phrase, tree_of
 
@@ -66,8 +67,11 @@ def explain(path: str | None = None) -> str:
     if not steps or steps[0] not in tree.fields:
         steps.insert(0, "spec")
     lines: list[str] = []
-    for entry in _find(tree, [step for step in steps if not step.isdecimal()], path):
+    found = _find(tree, [step for step in steps if not step.isdecimal()], path)
+    when = _when(".".join(steps))
+    for entry in found:
         lines += [f"{'.'.join(steps)}: {entry.head}", "", *_wrapped(entry.meaning), ""]
+        lines += [f"May change on a cluster: {when}.", ""] if when else []
         lines += _listed(entry.node)
     return "\n".join(lines).rstrip()
 
@@ -150,23 +154,44 @@ def markdown() -> str:
         "The manifest of a training run. `vaco validate FILE` checks one, `vaco explain PATH`",
         "prints what is said here of one field. Unknown fields are refused.",
         "",
-        *_tables(KIND, "", tree),
+        "*Changes* says when a field may change once the job is on a cluster: at any time, while",
+        "`spec.suspend` is true, or never. Anything else is refused by the API server.",
+        "",
+        *_tables(KIND, "", tree, {}),
     ]
     return "\n".join(lines).rstrip()
 
 
-def _tables(title: str, path: str, node: Node) -> list[str]:
+def _tables(title: str, path: str, node: Node, told: dict[tuple[Entry, ...], str]) -> list[str]:
+    """Write the table of a part and those below it; `told` holds what has a table already."""
     lines = [f"## {title}", "", node.description, ""]
-    lines += ["| Field | Value | Default | Meaning |", "|---|---|---|---|"]
+    entries = entries_of(node)
+    known = told.setdefault(tuple(entries), title)
+    if known != title:
+        return [*lines, f"It has the fields of [{known}](#{_anchor(known)}).", ""]
+    in_spec = path.split(".")[0] == "spec"
+    lines += ["| Field | Value | Default |" + " Changes |" * in_spec + " Meaning |"]
+    lines += ["|---|---|---|" + "---|" * in_spec + "---|"]
     below: list[str] = []
-    for entry in entries_of(node):
-        cells = (f"`{entry.name}`", entry.value, entry.default, entry.meaning)
+    for entry in entries:
+        here = f"{path}.{entry.name}" if path else entry.name
+        changes = [_when(here) or "see below"] if in_spec else []
+        cells = (f"`{entry.name}`", entry.value, entry.default, *changes, entry.meaning)
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
         if entries_of(entry.node):
-            here = f"{path}.{entry.name}" if path else entry.name
             here += "[]" if entry.node.item else ""
-            below += _tables(here, here, entry.node)
+            below += _tables(here, here, entry.node, told)
     return [*lines, "", *below]
+
+
+def _when(path: str) -> str | None:
+    """Tell when a field may change; None if the fields below it say it, or it is not of `spec`."""
+    root, _, field = path.replace("[]", "").partition(".")
+    return change_of(field) if root == "spec" and field else None
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^\w-]", "", title.lower())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 from vaco.errors import UserError
 from vaco.explain import explain, main, markdown
+from vaco.job import VACOJob
+from vaco.schema.changes import change_of
+from vaco.schema.tree import tree_of
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "vacojob.md"
 
@@ -29,6 +32,10 @@ def test_a_field_is_told_with_value_default_and_meaning() -> None:
         ("policy.core", "spec.policy.core: a mapping, or null (default null)"),
         ("actors.maxReplicas", "spec.actors.maxReplicas: an integer from 1 to 4096\n"),
         ("learner.replicas", "spec.learner.replicas: an integer that is 1 (default 1)"),
+        (
+            "learner.podTemplate.spec.containers.resources.limits",
+            "spec.learner.podTemplate.spec.containers.resources.limits: a mapping\n",
+        ),
         ("status.lag.p95", "status.lag.p95: a number of at least 0 (default 0.0)"),
         ("status.startTime", "status.startTime: a time such as 2026-01-31T12:00:00Z, or null"),
     ],
@@ -46,6 +53,38 @@ def test_what_variants_share_is_told_once_and_what_they_do_not_with_its_conditio
     network = explain("policy.network.activation")
     assert "(default tanh)\n\nOnly with `type: mlp`." in network
     assert "(default relu)\n\nOnly with `type: cnn`." in network
+
+
+@pytest.mark.parametrize(
+    ("path", "when"),
+    [
+        ("spec.seed", "never"),
+        ("algorithm.name", "never"),
+        ("algorithm.delta", "while suspended"),
+        ("actors.maxReplicas", "any time"),
+        ("learner.podTemplate.spec.containers[0].image", "any time"),
+        ("task.wrappers[0].name", "never"),
+    ],
+)
+def test_a_field_of_spec_says_when_it_may_change(path: str, when: str) -> None:
+    assert f"\nMay change on a cluster: {when}.\n" in f"{explain(path)}\n"
+
+
+def test_what_has_no_single_time_to_change_says_none() -> None:
+    assert "May change" not in explain("spec.algorithm")
+    assert "May change" not in explain("status.phase")
+
+
+def test_it_is_decided_for_every_field_of_spec_when_it_may_change() -> None:
+    paths = [path for path, _ in tree_of(VACOJob).walk() if path.startswith("spec.")]
+    assert {change_of(path.removeprefix("spec.")) for path in paths} == {
+        "any time",
+        "while suspended",
+        "never",
+        None,
+    }
+    with pytest.raises(KeyError):
+        change_of("invention")
 
 
 def test_without_a_path_the_document_is_told() -> None:

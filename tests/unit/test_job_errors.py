@@ -147,6 +147,32 @@ def with_spec(extra: str) -> str:
             "`spec.startDeadlineSeconds` (line 10): null is no value. Give a number above 0 and ",
         ),
         (
+            'learner: {podTemplate: {spec: {containers: [{name: learner, image: ""}]}}}',
+            "`spec.learner.podTemplate.spec.containers[0].image` (line 10): 0 characters are too "
+            "few. Image; null for the program: ",
+        ),
+        (
+            "actors: {podTemplate: {spec: {containers: [{name: actor, resources: {limits: "
+            "{cpu: 2 cores}}}]}}}",
+            "`spec.actors.podTemplate.spec.containers[0].resources.limits.cpu` (line 10): "
+            '"2 cores" is no quantity. Give a whole number, or text such as 500m, 2.5 or 8Gi.',
+        ),
+        (
+            "actors: {podTemplate: {spec: {containers: [{name: actor, resources: {requests: "
+            "{cpu: 0.5}}}]}}}",
+            "`spec.actors.podTemplate.spec.containers[0].resources.requests.cpu` (line 10): "
+            "0.5 is no quantity. ",
+        ),
+        (
+            "actors: {podTemplate: {metadata: {annotations: {evict: true}}}}",
+            "`spec.actors.podTemplate.metadata.annotations.evict` (line 10): true is a truth value",
+        ),
+        (
+            "actors: {podTemplate: {containers: []}}",
+            "`spec.actors.podTemplate.containers` (line 10): unknown field. There is "
+            "`spec.actors.podTemplate.spec.containers` and ",
+        ),
+        (
             "actors: {drainSeconds: .inf}",
             "`spec.actors.drainSeconds` (line 10): .inf is no finite number. Give a finite number.",
         ),

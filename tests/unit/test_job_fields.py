@@ -287,6 +287,26 @@ JSON = st.recursive(
 )
 
 
+def test_a_pod_template_is_kept_as_it_was_written() -> None:
+    template = {
+        "metadata": {"annotations": {"team": "rl"}},
+        "spec": {
+            "hostAliases": [{"ip": "10.0.0.1"}],
+            "containers": [
+                {
+                    "name": "learner",
+                    "image": None,
+                    "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "8Gi"}},
+                    "livenessProbe": None,
+                }
+            ],
+        },
+    }
+    read = job(learner={"podTemplate": template})
+    assert read.spec.learner.pod_template == template
+    assert read_text(dump_job(read), "").value["spec"]["learner"]["podTemplate"] == template
+
+
 @settings(deadline=None, max_examples=60)
 @given(kwargs=st.dictionaries(TEXT, JSON, max_size=4))
 def test_a_job_survives_yaml(tmp_path_factory: pytest.TempPathFactory, kwargs: Any) -> None:
@@ -297,7 +317,8 @@ def test_a_job_survives_yaml(tmp_path_factory: pytest.TempPathFactory, kwargs: A
 
 
 def test_the_dump_is_plain_yaml_with_all_defaults(tmp_path: Path) -> None:
-    text = dump_job(job(learner={"podTemplate": {"a": [1]}}, actors={"podTemplate": {"a": [1]}}))
+    shared = {"spec": {"affinity": {"a": [1]}}}
+    text = dump_job(job(learner={"podTemplate": shared}, actors={"podTemplate": shared}))
     assert text.startswith("apiVersion: training.vaco.dev/v1alpha1\nkind: VACOJob\nmetadata:\n")
     assert "adamEpsilon: 1.0e-05\n" in text
     assert "&" not in text

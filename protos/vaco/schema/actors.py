@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.pod_template import PodTemplate
 
 MAX_ACTORS = 4096
 
@@ -53,7 +54,7 @@ class ActorsSpec(Part):
         description="Seconds an actor has, when told to leave, to send what it has and to have it "
         "acknowledged.",
     )
-    pod_template: dict[str, JsonValue] = Field(
+    pod_template: PodTemplate = Field(
         default={},
         description="Kubernetes pod template that is merged into the actors' own; has no meaning "
         "for a local run.",

@@ -1,10 +1,12 @@
 """The learner, and the rollouts that feed it."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.metadata import ObjectName
+from vaco.schema.pod_template import PodTemplate
 
 
 class RolloutSpec(Part):
@@ -28,12 +30,6 @@ class CheckpointSpec(Part):
         description="Seconds between checkpoints. One is also taken at the end and at SIGTERM.",
     )
     keep: int = Field(default=3, ge=1, le=1000, description="Newest checkpoints that are kept.")
-
-
-ObjectName = Annotated[
-    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-]
-"""Name of a Kubernetes object: small letters, digits, hyphens and dots."""
 
 
 def _class_is_of_a_new_claim(storage: "StorageSpec") -> Broken | None:
@@ -124,7 +120,7 @@ class LearnerSpec(Part):
         "with the pod, and a learner that moves to another node begins anew. Has no meaning for a "
         "local run.",
     )
-    pod_template: dict[str, JsonValue] = Field(
+    pod_template: PodTemplate = Field(
         default={},
         description="Kubernetes pod template that is merged into the learner's own; has no meaning "
         "for a local run.",

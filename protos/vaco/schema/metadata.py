@@ -16,6 +16,11 @@ Name = Annotated[
     str, Field(min_length=1, max_length=MAX_NAME, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
 ]
 
+ObjectName = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
+"""Name of another Kubernetes object: small letters, digits, hyphens and dots."""
+
 
 class Metadata(Part):
     """Name and identity of the job, as Kubernetes' ObjectMeta has them."""

@@ -137,6 +137,8 @@ def one_of(words: Sequence[str]) -> str:
 def _phrase_of_value(node: Node) -> str:
     if node.choices:
         return one_of(node.choices)
+    if "x-kubernetes-int-or-string" in node.bare:
+        return "a quantity such as 500m or 8Gi"
     match node.bare.get("type"):
         case "integer" | "number" as kind:
             return f"{'an integer' if kind == 'integer' else 'a number'}{_bounds(node.bare)}"
