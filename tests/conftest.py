@@ -1,4 +1,4 @@
-"""What tests of every kind start from: a fragment as an actor sends it."""
+"""What tests of every kind start from: a fragment as actors send it, a job as clusters have it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from vaco.job import API_VERSION, KIND, VACOJob, parse_job
 from vaco.trajectory import Fragment, FragmentId
 
 # Machines are shared: how long one example takes says nothing about the code.
@@ -49,5 +50,27 @@ def wire_fragment() -> Callable[..., Fragment]:
             "rollout_seconds": 0.25,
         }
         return Fragment(**{**parts, **replaced})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cluster_job() -> Callable[..., VACOJob]:
+    """Makes a job as the API server has it, from the parts of its spec that matter.
+
+    Keyword arguments in `metadata` replace what it has there.
+    """
+
+    def make(metadata: dict[str, Any] | None = None, **spec: Any) -> VACOJob:
+        known = {
+            "name": "cartpole",
+            "namespace": "research",
+            "uid": "6f1c9d1e-4b52-4d0a-9a52-0c6f2f0f7a11",
+            "generation": 1,
+            "creationTimestamp": "2026-11-25T08:00:00Z",
+        }
+        parts = {"task": {"environment": "CartPole-v1"}, "stop": {"envSteps": 10_000}, **spec}
+        document = {"apiVersion": API_VERSION, "kind": KIND, "spec": parts}
+        return parse_job({**document, "metadata": {**known, **(metadata or {})}})
 
     return make

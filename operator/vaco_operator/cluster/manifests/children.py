@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from vaco.job import VACOJob
 
 from vaco_operator.cluster.credentials import Credentials
-from vaco_operator.cluster.labels import ATTEMPT
 from vaco_operator.cluster.manifests.actors import actors_deployment
 from vaco_operator.cluster.manifests.config_map import config_map
 from vaco_operator.cluster.manifests.credentials_secret import credentials_secret
-from vaco_operator.cluster.manifests.learner_job import learner_job
+from vaco_operator.cluster.manifests.learner_job import learner_job, live_attempt
 from vaco_operator.cluster.manifests.network_policy import actors_policy, learner_policy
 from vaco_operator.cluster.manifests.service import learner_service
 from vaco_operator.cluster.manifests.volume_claim import volume_claim
@@ -77,7 +76,7 @@ def children(
         UserError: a pod template of the user's cannot be merged.
 
     """
-    if live_learner is not None and live_learner["metadata"]["labels"].get(ATTEMPT) != str(attempt):
+    if live_learner is not None and live_attempt(live_learner) != attempt:
         live_learner = None
     if live_learner is None:
         live_actors = None

@@ -70,6 +70,13 @@ def learner_job(
     return document
 
 
+def live_attempt(learner: Document) -> int:
+    """Tell which attempt a live Job is, by its template, which nobody can edit; 0: none of ours."""
+    labels = learner["spec"]["template"].get("metadata", {}).get("labels") or {}
+    text = str(labels.get(ATTEMPT, ""))
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def _shape(job: VACOJob, settings: Settings, attempt: int) -> PodShape:
     learner = job.spec.learner
     return PodShape(
