@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.base import Broken, Cel, Part, Rule
 from vaco.schema.pod_template import PodTemplate
 
 MAX_ACTORS = 4096
@@ -17,7 +17,6 @@ def _room_for_all(earlier: dict[str, int]) -> int:
 def _ordered(actors: "ActorsSpec") -> Broken | None:
     if actors.min_replicas > actors.max_replicas:
         return Broken(
-            ("minReplicas",),
             f"{actors.min_replicas} is more than maxReplicas, which is {actors.max_replicas}",
             "Lower `minReplicas` or raise `maxReplicas`.",
         )
@@ -60,7 +59,18 @@ class ActorsSpec(Part):
         "for a local run.",
     )
 
-    rules = (Rule(("min_replicas", "max_replicas"), _ordered),)
+    rules = (
+        Rule(
+            ("min_replicas", "max_replicas"),
+            ("minReplicas",),
+            _ordered,
+            Cel(
+                "!has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+                "{self.minReplicas} is more than maxReplicas, which is {self.maxReplicas}. "
+                "Lower `minReplicas` or raise `maxReplicas`.",
+            ),
+        ),
+    )
 
 
 class TargetLag(Part):

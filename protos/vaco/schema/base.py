@@ -15,14 +15,18 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, ValidationError
 
 RULE_BROKEN = "rule_broken"
 """Error type of a broken rule, beside pydantic's own types."""
+
+RULES = "x-rules"
+"""Where a part's JSON schema has its `rules`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +34,30 @@ class Broken:
     """A rule does not hold.
 
     Attributes:
-        at: Place below the part that has the rule, in YAML spelling; empty for the part itself.
         problem: The cause with the values found, without a full stop.
         cure: What to do about it, as a sentence.
 
     """
 
-    at: tuple[str, ...]
     problem: str
     cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cel:
+    """A rule in CEL, the language in which an API server judges it.
+
+    `self` is the part, with the defaults that the server fills in; what else may be left out is
+    there or not, as `has(self.field)` tells.
+
+    Attributes:
+        holds: Expression that is true if the rule holds.
+        told: What is wrong and its cure, as `Broken` has them; `{expression}` stands for its value.
+
+    """
+
+    holds: str
+    told: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +67,17 @@ class Rule:
     Attributes:
         needs: Attributes that it looks at; it can be judged as soon as these are sound, whatever
             is wrong elsewhere in the part.
+        at: Place below the part where a broken rule is told, in YAML spelling; empty for the part
+            itself.
         judge: Pure function of the part that tells what is broken, or None.
+        cel: The same for an API server.
 
     """
 
     needs: tuple[str, ...]
+    at: tuple[str, ...]
     judge: Callable[[Any], Broken | None]
+    cel: Cel
 
 
 def yaml_name(name: str) -> str:
@@ -75,20 +99,29 @@ class Part(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        if cls.rules:
+            handler.resolve_ref_schema(schema)[RULES] = cls.rules
+        return schema
+
     @model_validator(mode="after")
     def _rules_hold(self) -> Self:
-        broken = [found for rule in self.rules if (found := rule.judge(self)) is not None]
-        if broken:
-            errors = [as_pydantic(rule) for rule in broken]
+        judged = [(rule.at, rule.judge(self)) for rule in self.rules]
+        errors = [_as_pydantic(at, broken) for at, broken in judged if broken is not None]
+        if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)
         return self
 
 
-def as_pydantic(broken: Broken) -> InitErrorDetails:
+def _as_pydantic(at: tuple[str, ...], broken: Broken) -> InitErrorDetails:
     """Put a broken rule into the form in which pydantic reports what is wrong."""
     words = {"problem": broken.problem, "cure": broken.cure}
     error = PydanticCustomError(RULE_BROKEN, "{problem}", words)
-    return InitErrorDetails(type=error, loc=broken.at, input=None)
+    return InitErrorDetails(type=error, loc=at, input=None)
 
 
 def _to_second(value: datetime) -> datetime:

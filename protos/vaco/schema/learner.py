@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.base import Broken, Cel, Part, Rule
 from vaco.schema.metadata import ObjectName
 from vaco.schema.pod_template import PodTemplate
 
@@ -36,7 +36,6 @@ def _class_is_of_a_new_claim(storage: "StorageSpec") -> Broken | None:
     if storage.claim_name is None or storage.storage_class_name is None:
         return None
     return Broken(
-        ("storageClassName",),
         f"the claim {storage.claim_name} exists and has a storage class already",
         "Leave out `storageClassName`, or leave out `claimName` for a claim of the job's own.",
     )
@@ -65,7 +64,19 @@ class StorageSpec(Part):
         "leaves behind; null: the job makes its own, which is deleted with the job.",
     )
 
-    rules = (Rule(("storage_class_name", "claim_name"), _class_is_of_a_new_claim),)
+    rules = (
+        Rule(
+            ("storage_class_name", "claim_name"),
+            ("storageClassName",),
+            _class_is_of_a_new_claim,
+            Cel(
+                "!has(self.storageClassName) || !has(self.claimName)",
+                "the claim {self.claimName} exists and has a storage class already. "
+                "Leave out `storageClassName`, or leave out `claimName` for a claim of the job's "
+                "own.",
+            ),
+        ),
+    )
 
 
 class LearnerSpec(Part):

@@ -2,14 +2,14 @@
 
 from pydantic import Field
 
-from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.base import Broken, Cel, Part, Rule
 
 
 class EvaluationSpec(Part):
     """Episodes played with the policy's most likely actions, aside from training."""
 
     interval_env_steps: int = Field(
-        ge=1, description="Environment steps trained between two evaluations."
+        ge=1, le=2**63 - 1, description="Environment steps trained between two evaluations."
     )
     episodes: int = Field(
         default=10, ge=1, le=10000, description="Episodes per evaluation, played to their end."
@@ -34,7 +34,6 @@ class ReturnGoal(Part):
 def _ends(stop: "StopSpec") -> Broken | None:
     if stop.env_steps is None and stop.return_ is None and stop.wall_clock_seconds is None:
         return Broken(
-            (),
             "no condition is given, so training would never end",
             "Give at least one of `envSteps`, `return` and `wallClockSeconds`.",
         )
@@ -57,4 +56,15 @@ class StopSpec(Part):
         "the learner; null: no bound.",
     )
 
-    rules = (Rule(("env_steps", "return_", "wall_clock_seconds"), _ends),)
+    rules = (
+        Rule(
+            ("env_steps", "return_", "wall_clock_seconds"),
+            (),
+            _ends,
+            Cel(
+                "has(self.envSteps) || has(self.__return__) || has(self.wallClockSeconds)",
+                "no condition is given, so training would never end. "
+                "Give at least one of `envSteps`, `return` and `wallClockSeconds`.",
+            ),
+        ),
+    )

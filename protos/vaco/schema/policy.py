@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.base import Broken, Cel, Part, Rule
 
 Activation = Literal["tanh", "relu", "silu", "elu"]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -24,7 +24,6 @@ class MlpNetwork(Part):
 def _nature_is_fixed(network: "CnnNetwork") -> Broken | None:
     if network.architecture == "nature" and network.channels is not None:
         return Broken(
-            ("channels",),
             "the channels of nature are fixed",
             "Leave out `channels`, or choose `architecture: impala`.",
         )
@@ -50,7 +49,18 @@ class CnnNetwork(Part):
     )
     activation: Activation = Field(default="relu", description="Function after each layer.")
 
-    rules = (Rule(("architecture", "channels"), _nature_is_fixed),)
+    rules = (
+        Rule(
+            ("architecture", "channels"),
+            ("channels",),
+            _nature_is_fixed,
+            Cel(
+                "has(self.architecture) && self.architecture != 'nature' || !has(self.channels)",
+                "the channels of nature are fixed. "
+                "Leave out `channels`, or choose `architecture: impala`.",
+            ),
+        ),
+    )
 
 
 class Core(Part):

@@ -108,8 +108,8 @@ class Translator:
         return self._field_error(place, cause, cure)
 
     def rule(self, place: Place, broken: Broken) -> FieldError:
-        """Translate a broken rule of the part at a place."""
-        return self._field_error((*place, *broken.at), broken.problem, broken.cure)
+        """Translate a rule that is broken at a place."""
+        return self._field_error(place, broken.problem, broken.cure)
 
     def _field_error(self, place: Place, problem: str, cure: str) -> FieldError:
         # What is missing is told at the line of what it is missing from.

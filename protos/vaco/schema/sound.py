@@ -27,7 +27,7 @@ def broken_rules(
         unsound: Where pydantic found something wrong, in YAML spelling.
 
     Yields:
-        Each broken rule with the place of the part that has it, those included that pydantic saw.
+        Each broken rule with the place where it is told, those included that pydantic saw.
 
     """
     sound: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def broken_rules(
         if sound.keys() >= set(rule.needs):
             found = rule.judge(model.model_construct(**sound))
             if found is not None:
-                yield (), found
+                yield rule.at, found
 
 
 def _validated(part: type[Part] | None, value: Any) -> Any:

@@ -1,86 +1,19 @@
-"""The job as it is wished for: all parts together, and what must hold between them."""
+"""The job as it is wished for: all parts together; `spec_rules` has what must hold between them."""
 
-from math import ceil
 from typing import Literal
 
 from pydantic import Field
 
 from vaco.schema.actors import ActorsSpec, AutoscalingSpec
 from vaco.schema.algorithm import AlgorithmSpec, VacoAlgorithm
-from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.base import Part
 from vaco.schema.learner import LearnerSpec, RolloutSpec
 from vaco.schema.lifecycle import EvaluationSpec, StopSpec
 from vaco.schema.policy import PolicySpec
+from vaco.schema.spec_rules import SPEC_RULES
 from vaco.schema.task import TaskSpec
 
 MAX_DEADLINE = 366 * 24 * 3600
-
-
-def _one_actor_in_lock_step(spec: "VACOJobSpec") -> Broken | None:
-    actors = spec.actors
-    if not spec.synchronous or actors.replicas == actors.min_replicas == actors.max_replicas == 1:
-        return None
-    return Broken(
-        ("synchronous",),
-        f"lock-step has exactly one actor, not {actors.min_replicas} to {actors.max_replicas}",
-        "Leave out `spec.actors.replicas`, `minReplicas` and `maxReplicas`.",
-    )
-
-
-def _nobody_else_scales_lock_step(spec: "VACOJobSpec") -> Broken | None:
-    if not spec.synchronous or spec.autoscaling.mode != "external":
-        return None
-    return Broken(
-        ("synchronous",),
-        "lock-step has exactly one actor, so it cannot be scaled externally",
-        "Set `spec.autoscaling.mode` to fixed.",
-    )
-
-
-def _schedule_has_an_end(spec: "VACOJobSpec") -> Broken | None:
-    if spec.algorithm.learning_rate_schedule != "linear" or spec.stop.env_steps is not None:
-        return None
-    return Broken(
-        ("algorithm", "learningRateSchedule"),
-        "linear needs `spec.stop.envSteps`, where the learning rate reaches zero",
-        "Give `spec.stop.envSteps`, or choose constant.",
-    )
-
-
-def _minibatches_have_samples(spec: "VACOJobSpec") -> Broken | None:
-    minibatches, batch = spec.algorithm.minibatches, spec.learner.batch_size
-    if minibatches <= batch:
-        return None
-    return Broken(
-        ("algorithm", "minibatches"),
-        f"{minibatches} minibatches of {batch} samples",
-        "Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
-    )
-
-
-def _a_fragment_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
-    rollout = spec.rollout
-    fragment = rollout.environments_per_actor * rollout.fragment_length
-    buffer = spec.learner.batch_size * spec.learner.buffer_batches
-    if fragment <= buffer:
-        return None
-    return Broken(
-        ("rollout",),
-        f"one fragment has {fragment} samples, but the learner's buffer holds {buffer}",
-        "Lower `environmentsPerActor` or `fragmentLength`, or raise `spec.learner.batchSize`.",
-    )
-
-
-def _minibatches_have_sequences(spec: "VACOJobSpec") -> Broken | None:
-    sequences = ceil(spec.learner.batch_size / spec.rollout.fragment_length)
-    if spec.policy.core is None or spec.algorithm.minibatches <= sequences:
-        return None
-    return Broken(
-        ("algorithm", "minibatches"),
-        f"{spec.algorithm.minibatches} minibatches of {sequences} sequences: a recurrent policy "
-        "is trained on whole sequences of `spec.rollout.fragmentLength` steps",
-        "Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
-    )
 
 
 class VACOJobSpec(Part):
@@ -121,6 +54,7 @@ class VACOJobSpec(Part):
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,
+        le=2**63 - 1,
         description="Seconds after which a finished job is deleted from the cluster; null: never.",
     )
     clean_pod_policy: Literal["Running", "All", "None"] = Field(
@@ -148,11 +82,4 @@ class VACOJobSpec(Part):
         description="Restarts of a dying learner, or of one dying actor, before the job is Failed.",
     )
 
-    rules = (
-        Rule(("synchronous", "actors"), _one_actor_in_lock_step),
-        Rule(("synchronous", "autoscaling"), _nobody_else_scales_lock_step),
-        Rule(("algorithm", "stop"), _schedule_has_an_end),
-        Rule(("algorithm", "learner"), _minibatches_have_samples),
-        Rule(("rollout", "learner"), _a_fragment_fits_the_buffer),
-        Rule(("policy", "algorithm", "rollout", "learner"), _minibatches_have_sequences),
-    )
+    rules = SPEC_RULES

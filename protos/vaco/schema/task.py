@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from vaco.schema.base import Broken, Part, Rule
+from vaco.schema.base import Broken, Cel, Part, Rule
 
 Vectorisation = Literal["auto", "vectorEntryPoint", "sync", "async", "envpool"]
 
@@ -35,7 +35,6 @@ class Wrapper(Part):
 def _wrappable(task: "GymnasiumTask") -> Broken | None:
     if task.wrappers and task.vectorisation in ("vectorEntryPoint", "envpool"):
         return Broken(
-            ("vectorisation",),
             f"{task.vectorisation} has no single environments that `wrappers` could go around",
             "Leave out `wrappers`, or choose auto, sync or async.",
         )
@@ -84,6 +83,7 @@ class GymnasiumTask(Part):
     max_episode_steps: int | None = Field(
         default=None,
         ge=1,
+        le=2**63 - 1,
         description="Steps after which an episode is truncated, in place of the environment's own "
         "limit; null: the environment's own.",
     )
@@ -94,7 +94,19 @@ class GymnasiumTask(Part):
         "is not a number, stops the run before it spoils the weights.",
     )
 
-    rules = (Rule(("wrappers", "vectorisation"), _wrappable),)
+    rules = (
+        Rule(
+            ("wrappers", "vectorisation"),
+            ("vectorisation",),
+            _wrappable,
+            Cel(
+                "size(self.wrappers) == 0 || !(self.vectorisation in ['vectorEntryPoint', "
+                "'envpool'])",
+                "{self.vectorisation} has no single environments that `wrappers` could go around. "
+                "Leave out `wrappers`, or choose auto, sync or async.",
+            ),
+        ),
+    )
 
 
 TaskSpec = GymnasiumTask

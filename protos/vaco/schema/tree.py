@@ -73,6 +73,12 @@ class Node:
         return self._node(self.bare["items"]) if "items" in self.bare else None
 
     @property
+    def value(self) -> "Node | None":
+        """What is under each key, if it is a mapping with keys of any name."""
+        values = self.bare.get("additionalProperties")
+        return self._node(values) if isinstance(values, dict) else None
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The words that it may be, if it is one of some words."""
         if "const" in self.bare:
@@ -86,7 +92,8 @@ class Node:
         if step in self.fields:
             return self.fields[step]
         return next(
-            (each.fields[step] for each in self.variants.values() if step in each.fields), None
+            (each.fields[step] for each in self.variants.values() if step in each.fields),
+            self.value,
         )
 
     def described_by(self, other: "Node") -> "Node":

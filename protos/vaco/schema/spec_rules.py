@@ -1,0 +1,149 @@
+"""What must hold between the parts of a job, each rule for Python and for an API server."""
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+from vaco.schema.base import Broken, Cel, Rule
+
+if TYPE_CHECKING:
+    from vaco.schema.spec import VACOJobSpec
+
+
+def _one_actor_in_lock_step(spec: "VACOJobSpec") -> Broken | None:
+    actors = spec.actors
+    if not spec.synchronous or actors.replicas == actors.min_replicas == actors.max_replicas == 1:
+        return None
+    return Broken(
+        f"lock-step has exactly one actor, not {actors.min_replicas} to {actors.max_replicas}",
+        "Leave out `spec.actors.replicas`, `minReplicas` and `maxReplicas`.",
+    )
+
+
+def _nobody_else_scales_lock_step(spec: "VACOJobSpec") -> Broken | None:
+    if not spec.synchronous or spec.autoscaling.mode != "external":
+        return None
+    return Broken(
+        "lock-step has exactly one actor, so it cannot be scaled externally",
+        "Set `spec.autoscaling.mode` to fixed.",
+    )
+
+
+def _schedule_has_an_end(spec: "VACOJobSpec") -> Broken | None:
+    if spec.algorithm.learning_rate_schedule != "linear" or spec.stop.env_steps is not None:
+        return None
+    return Broken(
+        "linear needs `spec.stop.envSteps`, where the learning rate reaches zero",
+        "Give `spec.stop.envSteps`, or choose constant.",
+    )
+
+
+def _minibatches_have_samples(spec: "VACOJobSpec") -> Broken | None:
+    minibatches, batch = spec.algorithm.minibatches, spec.learner.batch_size
+    if minibatches <= batch:
+        return None
+    return Broken(
+        f"{minibatches} minibatches of {batch} samples",
+        "Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
+    )
+
+
+def _a_fragment_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
+    rollout = spec.rollout
+    fragment = rollout.environments_per_actor * rollout.fragment_length
+    buffer = spec.learner.batch_size * spec.learner.buffer_batches
+    if fragment <= buffer:
+        return None
+    return Broken(
+        f"one fragment has {fragment} samples, but the learner's buffer holds {buffer}",
+        "Lower `environmentsPerActor` or `fragmentLength`, or raise `spec.learner.batchSize`.",
+    )
+
+
+def _minibatches_have_sequences(spec: "VACOJobSpec") -> Broken | None:
+    sequences = ceil(spec.learner.batch_size / spec.rollout.fragment_length)
+    if spec.policy.core is None or spec.algorithm.minibatches <= sequences:
+        return None
+    return Broken(
+        f"{spec.algorithm.minibatches} minibatches of {sequences} sequences: a recurrent policy "
+        "is trained on whole sequences of `spec.rollout.fragmentLength` steps",
+        "Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
+    )
+
+
+_MOST_ACTORS = (
+    "(has(self.actors.maxReplicas) ? self.actors.maxReplicas : "
+    "self.actors.replicas > self.actors.minReplicas ? self.actors.replicas : "
+    "self.actors.minReplicas)"
+)
+_SEQUENCES = (
+    "(self.learner.batchSize + self.rollout.fragmentLength - 1) / self.rollout.fragmentLength"
+)
+
+SPEC_RULES = (
+    Rule(
+        ("synchronous", "actors"),
+        ("synchronous",),
+        _one_actor_in_lock_step,
+        Cel(
+            "!self.synchronous || self.actors.replicas == 1 && self.actors.minReplicas == 1 "
+            f"&& {_MOST_ACTORS} == 1",
+            "lock-step has exactly one actor, not {self.actors.minReplicas} to "
+            f"{{{_MOST_ACTORS}}}. "
+            "Leave out `spec.actors.replicas`, `minReplicas` and `maxReplicas`.",
+        ),
+    ),
+    Rule(
+        ("synchronous", "autoscaling"),
+        ("synchronous",),
+        _nobody_else_scales_lock_step,
+        Cel(
+            "!self.synchronous || self.autoscaling.mode != 'external'",
+            "lock-step has exactly one actor, so it cannot be scaled externally. "
+            "Set `spec.autoscaling.mode` to fixed.",
+        ),
+    ),
+    Rule(
+        ("algorithm", "stop"),
+        ("algorithm", "learningRateSchedule"),
+        _schedule_has_an_end,
+        Cel(
+            "self.algorithm.learningRateSchedule != 'linear' || has(self.stop.envSteps)",
+            "linear needs `spec.stop.envSteps`, where the learning rate reaches zero. "
+            "Give `spec.stop.envSteps`, or choose constant.",
+        ),
+    ),
+    Rule(
+        ("algorithm", "learner"),
+        ("algorithm", "minibatches"),
+        _minibatches_have_samples,
+        Cel(
+            "self.algorithm.minibatches <= self.learner.batchSize",
+            "{self.algorithm.minibatches} minibatches of {self.learner.batchSize} samples. "
+            "Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
+        ),
+    ),
+    Rule(
+        ("rollout", "learner"),
+        ("rollout",),
+        _a_fragment_fits_the_buffer,
+        Cel(
+            "self.rollout.environmentsPerActor * self.rollout.fragmentLength "
+            "<= self.learner.batchSize * self.learner.bufferBatches",
+            "one fragment has {self.rollout.environmentsPerActor * self.rollout.fragmentLength} "
+            "samples, but the learner's buffer holds "
+            "{self.learner.batchSize * self.learner.bufferBatches}. "
+            "Lower `environmentsPerActor` or `fragmentLength`, or raise `spec.learner.batchSize`.",
+        ),
+    ),
+    Rule(
+        ("policy", "algorithm", "rollout", "learner"),
+        ("algorithm", "minibatches"),
+        _minibatches_have_sequences,
+        Cel(
+            f"!has(self.policy.core) || self.algorithm.minibatches <= {_SEQUENCES}",
+            f"{{self.algorithm.minibatches}} minibatches of {{{_SEQUENCES}}} sequences: a "
+            "recurrent policy is trained on whole sequences of `spec.rollout.fragmentLength` "
+            "steps. Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
+        ),
+    ),
+)
