@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN ?= runs/cartpole
 GENERATED := protos/vaco/v1
+CRD := charts/vaco/files/vacojobs.training.vaco.dev.yaml
 
 # uv's hard links into its cache keep a second checkout small; where it can't link, it copies.
 export UV_NO_PROGRESS := 1
@@ -62,6 +63,10 @@ protos: $(READY) ## Regenerate the gRPC stubs from protos/vaco/v1/*.proto
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos --grpc_python_out=protos \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos $(GENERATED)/*.proto
+
+.PHONY: crd
+crd: $(READY) ## Regenerate the chart's CustomResourceDefinition from the models in vaco.schema
+	$(BIN)/vaco crd > $(CRD)
 
 .PHONY: bench
 bench: $(READY) ## Measure speed; figures go to benchmarks/results/latest.json

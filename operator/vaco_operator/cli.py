@@ -165,6 +165,14 @@ def explain(
     typer.echo(explain_field(path))
 
 
+@app.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition of VACOJobs, for kubectl apply -f -."""
+    from vaco_operator.crd.definition import as_yaml
+
+    typer.echo(as_yaml(), nl=False)
+
+
 def main() -> None:
     """Run the command line; what its user can mend is told without a traceback."""
     try:

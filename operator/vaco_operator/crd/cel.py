@@ -1,0 +1,109 @@
+"""Rules as an API server wants them: expressions, texts and field paths in CEL's spelling."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_RESERVED: Final = frozenset(
+    {
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    }
+)
+
+Validation = dict[str, Any]
+"""One entry of `x-kubernetes-validations`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field as rules refer to it.
+
+    Attributes:
+        path: Names from the part that has the rule down to the field.
+        optional: Whether it may be absent although all defaults are filled in.
+        opaque: Whether CEL cannot see it, because anything may be below it.
+
+    """
+
+    path: tuple[str, ...]
+    optional: bool = False
+    opaque: bool = False
+
+    @property
+    def unchanged(self) -> str:
+        """Expression that is true if the field is what it was."""
+        new, old = self._of("self"), self._of("oldSelf")
+        return f"{new} == {old}"
+
+    @property
+    def changed(self) -> str:
+        """Expression that is true if the field is not what it was."""
+        new, old = self._of("self"), self._of("oldSelf")
+        return f"{new} != {old}"
+
+    def _of(self, root: str) -> str:
+        *parents, last = (escaped(name) for name in self.path)
+        return ".".join([root, *parents, f"?{last}" if self.optional else last])
+
+
+def validation(
+    rule: str, at: Iterable[str], told: str, reason: str = "FieldValueInvalid"
+) -> Validation:
+    """Write a rule.
+
+    Args:
+        rule: Expression that is true if all is well.
+        at: Names down to the field that is told.
+        told: Cause and cure; `{expression}` stands for a value.
+        reason: Machine-readable reason of the refusal.
+
+    """
+    path = "".join(f".{name}" for name in at)
+    where = {"fieldPath": path} if path else {}
+    parts = re.split(r"\{([^{}]+)\}", told)
+    if len(parts) == 1:
+        return {"rule": rule, "message": told, "reason": reason, **where}
+    # Every second part is an expression.
+    terms = [f"string({each})" if i % 2 else quoted(each) for i, each in enumerate(parts) if each]
+    return {"rule": rule, "messageExpression": " + ".join(terms), "reason": reason, **where}
+
+
+def quoted(text: str) -> str:
+    """Write text as a CEL literal."""
+    return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
+
+
+def one_of(field: str, words: Iterable[str]) -> str:
+    """Compare a field with words."""
+    literals = [quoted(word) for word in words]
+    return f"{field} == {literals[0]}" if len(literals) == 1 else f"{field} in {_list(literals)}"
+
+
+def escaped(name: str) -> str:
+    """Spell a field's name so that CEL does not take it for a word of its own."""
+    return f"__{name}__" if name in _RESERVED else name
+
+
+def _list(literals: list[str]) -> str:
+    return f"[{', '.join(literals)}]"

@@ -1,0 +1,62 @@
+"""What may change when, as rules: one for each field, so that a refusal names the field.
+
+All of them stand at `spec`, where the job is seen to be suspended, and where a field that comes or
+goes is seen as well: a rule at the field itself would be judged only if it was there before and
+after.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from vaco.schema.changes import Change, change_of
+from vaco.schema.tree import Node
+
+from vaco_operator.crd.cel import Field, Validation, validation
+from vaco_operator.crd.variants import members
+
+_TOLD: Final[dict[Change, str]] = {
+    "never": "it never changes: what was learned depends on it. Leave it as it was, or make "
+    "another job.",
+    "while suspended": "it changes only while the job is suspended. Set `spec.suspend` to true "
+    "first.",
+}
+_GUARD: Final[dict[Change, str]] = {"never": "", "while suspended": "oldSelf.suspend || "}
+
+
+def transition_rules(part: Node, path: tuple[str, ...] = ()) -> Iterator[Validation]:
+    """Write the rules for all fields below a part.
+
+    Args:
+        part: `spec` or a part below it that is always there.
+        path: From `spec` to the part.
+
+    """
+    seen: list[Field] = []
+    hidden: list[Field] = []
+    for member in members(part):
+        here = (*path, member.name)
+        there = member.required or member.has_default or member.name == part.tag
+        field = Field(here, optional=not there, opaque=_is_opaque(member.node))
+        if (member.node.fields or member.node.variants) and there:
+            yield from transition_rules(member.node, here)
+        else:
+            (hidden if field.opaque else seen).append(field)
+    for field in seen:
+        yield from _rule(field, field.unchanged)
+    others = " || ".join(field.changed for field in seen)
+    for field in hidden:
+        # What CEL cannot see is compared with the part around it, unless that is known to differ.
+        yield from _rule(field, f"{Field(path).unchanged} || {others}")
+
+
+def _rule(field: Field, unchanged: str) -> Iterator[Validation]:
+    when = change_of(".".join(field.path))
+    if when in _TOLD:
+        yield validation(
+            f"{_GUARD[when]}{unchanged}", field.path, _TOLD[when], "FieldValueForbidden"
+        )
+
+
+def _is_opaque(node: Node) -> bool:
+    value = node.value
+    return value is not None and "type" not in value.bare
