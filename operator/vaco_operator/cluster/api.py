@@ -6,7 +6,6 @@ be (apply, merge patch, delete) and not what shall happen, so that a write whose
 be sent again. A conflict is repeated too, unless the caller named the version it had read: then
 somebody else was faster, and the caller has to look again.
 
-
 Before every attempt to write the fence is asked (see `election`): a leader that was paused past its
 lease writes nothing more, whatever it was about to do.
 """

@@ -9,10 +9,11 @@ times the memory. So whoever gets one gets a copy of its own, and may change it.
 """
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from vaco_operator.cluster.labels import JOB
 from vaco_operator.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -26,8 +27,6 @@ from vaco_operator.cluster.resources import (
     Resource,
 )
 from vaco_operator.cluster.trim import trim
-
-JOB_LABEL: Final = "training.vaco.dev/job"
 
 
 class JobKey(NamedTuple):
@@ -44,6 +43,7 @@ class _Entry(NamedTuple):
     job: JobKey | None
     version: int
     text: bytes
+    own: bool
 
 
 class Store:
@@ -65,6 +65,9 @@ class Store:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, place: tuple[str, str]) -> bool:
+        return place in self._entries
+
     def get(self, namespace: str, name: str) -> Document | None:
         """Return the object of that name; None: there is none."""
         entry = self._entries.get((namespace, name))
@@ -75,20 +78,31 @@ class Store:
         names = sorted(self._of_job.get(job, ()))
         return [_document(self._entries[job.namespace, name]) for name in names]
 
-    def jobs(self) -> list[JobKey]:
-        """Return the jobs that have objects here."""
-        return list(self._of_job)
+    def all(self) -> Iterator[Document]:
+        """Yield all objects, those known for longest first."""
+        yield from (_document(entry) for entry in list(self._entries.values()))
 
     def put(self, document: Document) -> None:
-        """Take an object that the API server told, unless a newer one is known.
+        """Take what a write of a reconcile answered, unless a newer one is known.
 
-        A reconcile may put what a write of its own answered: the next one then does not see the
-        object as it was before.
+        The next reconcile then does not see the object as it was before. The listener is not told:
+        who wrote it knows, and the watch that tells of it later brings nothing new.
         """
-        entry = self._entry(document)
+        entry = self._entry(document, own=True)
         known = self._entries.get(_place(document))
         if known is None or known.version < entry.version:
             self._set(_place(document), entry)
+
+    def told(self, document: Document) -> None:
+        """Take what a watch told, unless a newer one is known."""
+        entry = self._entry(document)
+        known = self._entries.get(_place(document))
+        if known is not None and known.version == entry.version:
+            return
+        if known is None or known.version < entry.version:
+            self._set(_place(document), entry)
+        # If not, somebody changed it before we wrote it, and whoever wrote may not have seen that.
+        self._tell(entry.job)
 
     def discard(self, document: Document) -> None:
         """Forget an object that was deleted, unless there is a newer one of the same name."""
@@ -102,8 +116,10 @@ class Store:
         So it does after etcd was restored from a backup, when versions begin again at a lower one.
         """
         entry = self._entry(document)
+        # One of our own writes is never equal: what was changed before it may not have been seen.
         if self._entries.get(_place(document)) != entry:
             self._set(_place(document), entry)
+            self._tell(entry.job)
 
     def keep_only(self, namespace: str, places: Collection[tuple[str, str]]) -> None:
         """Forget what a list of `namespace` (empty: of the whole cluster) did not have any more."""
@@ -115,15 +131,15 @@ class Store:
         for place in gone:
             self._unset(place)
 
-    def _entry(self, document: Document) -> _Entry:
+    def _entry(self, document: Document, *, own: bool = False) -> _Entry:
         text = json.dumps(trim(self.resource, document), separators=(",", ":"))
-        return _Entry(self._job_of(document), _version(document), text.encode())
+        return _Entry(self._job_of(document), _version(document), text.encode(), own)
 
     def _job_of(self, document: Document) -> JobKey | None:
         metadata = document["metadata"]
         if self.resource == VACO_JOBS:
             return JobKey(metadata["namespace"], metadata["name"])
-        name = (metadata.get("labels") or {}).get(JOB_LABEL)
+        name = (metadata.get("labels") or {}).get(JOB)
         return JobKey(metadata["namespace"], name) if name else None
 
     def _set(self, place: tuple[str, str], entry: _Entry) -> None:
@@ -133,17 +149,20 @@ class Store:
         self._entries[place] = entry
         if entry.job is not None:
             self._of_job.setdefault(entry.job, set()).add(place[1])
-            self._on_change(entry.job)
 
     def _unset(self, place: tuple[str, str]) -> None:
+        """Take an object out; its job is told."""
         entry = self._entries.pop(place)
-        if entry.job is None:
-            return
-        names = self._of_job[entry.job]
-        names.discard(place[1])
-        if not names:
-            del self._of_job[entry.job]
-        self._on_change(entry.job)
+        if entry.job is not None:
+            names = self._of_job[entry.job]
+            names.discard(place[1])
+            if not names:
+                del self._of_job[entry.job]
+        self._tell(entry.job)
+
+    def _tell(self, job: JobKey | None) -> None:
+        if job is not None:
+            self._on_change(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +180,7 @@ class Stores:
 
     @classmethod
     def make(cls, on_change: Callable[[JobKey], None]) -> "Stores":
-        """Make empty ones."""
+        """Make empty ones; `on_change` is told the job that something changed of."""
         return cls(
             vaco_jobs=Store(VACO_JOBS, on_change),
             jobs=Store(JOBS, on_change),

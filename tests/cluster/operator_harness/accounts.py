@@ -1,0 +1,152 @@
+"""Service accounts with roles of a test's own: each operator is somebody, with a token.
+
+So the API server's audit log tells replicas apart, and refuses what a role does not allow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+if TYPE_CHECKING:
+    from kube_harness.api import Api
+
+RBAC: Final = "rbac.authorization.k8s.io/v1"
+TOKEN_SECONDS: Final = 7200
+
+JOB_RULES: Final = (
+    {
+        "apiGroups": ["training.vaco.dev"],
+        "resources": ["vacojobs"],
+        "verbs": ["get", "list", "watch"],
+    },
+    {
+        "apiGroups": ["training.vaco.dev"],
+        "resources": ["vacojobs/status"],
+        "verbs": ["get", "patch"],
+    },
+    {
+        "apiGroups": ["", "apps", "batch", "networking.k8s.io"],
+        "resources": [
+            "configmaps",
+            "services",
+            "persistentvolumeclaims",
+            "pods",
+            "deployments",
+            "jobs",
+            "networkpolicies",
+        ],
+        "verbs": ["list", "watch", "create", "patch", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+    # An owner reference with blockOwnerDeletion needs a say over the owner's deletion.
+    {
+        "apiGroups": ["training.vaco.dev"],
+        "resources": ["vacojobs/finalizers"],
+        "verbs": ["update"],
+    },
+)
+"""What the operator does where jobs are."""
+OWN_RULES: Final = (
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "create", "update"],
+    },
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create"]},
+)
+"""What it does in its own namespace."""
+
+
+def operator_account(
+    api: Api,
+    kubeconfig: Path,
+    folder: Path,
+    namespace: str,
+    name: str,
+    watch_namespaces: Sequence[str],
+) -> Path:
+    """Make a service account that may be an operator, and return a kubeconfig for it.
+
+    Args:
+        api: of an administrator.
+        kubeconfig: where the API server is.
+        folder: gets the file.
+        namespace: the operator's own.
+        name: of the account.
+        watch_namespaces: where it may look after jobs; empty: in the whole cluster.
+
+    """
+    api.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": namespace},
+        }
+    )
+    _grant(api, namespace, name, namespace, OWN_RULES, "own")
+    for where in watch_namespaces or ("",):
+        _grant(api, namespace, name, where, JOB_RULES, "jobs")
+    token = _token(api, namespace, name)
+    document = yaml.safe_load(kubeconfig.read_text())
+    user = {"name": name, "user": {"token": token}}
+    context = {"cluster": document["clusters"][0]["name"], "user": name}
+    path = folder / f"{name}.kubeconfig"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                **document,
+                "users": [user],
+                "contexts": [{"name": "test", "context": context}],
+                "current-context": "test",
+            }
+        )
+    )
+    return path
+
+
+def username(namespace: str, name: str) -> str:
+    """Return what the audit log calls a service account."""
+    return f"system:serviceaccount:{namespace}:{name}"
+
+
+def _grant(
+    api: Api,
+    namespace: str,
+    name: str,
+    where: str,
+    rules: Sequence[dict[str, Any]],
+    purpose: str,
+) -> None:
+    """Allow the account what `rules` say in the namespace `where`; empty: in all."""
+    kind = "Role" if where else "ClusterRole"
+    role_name = f"{namespace}-{name}-{purpose}"
+    metadata = {"name": role_name, **({"namespace": where} if where else {})}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role_name}
+    api.create({"apiVersion": RBAC, "kind": kind, "metadata": metadata, "rules": list(rules)})
+    api.create(
+        {
+            "apiVersion": RBAC,
+            "kind": f"{kind}Binding",
+            "metadata": metadata,
+            "subjects": [subject],
+            "roleRef": reference,
+        }
+    )
+
+
+def _token(api: Api, namespace: str, name: str) -> str:
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": TOKEN_SECONDS},
+    }
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+    token: str = json.loads(api.request("POST", path, request))["status"]["token"]
+    return token
