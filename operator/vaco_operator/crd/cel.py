@@ -54,17 +54,18 @@ class Field:
     def unchanged(self) -> str:
         """Expression that is true if the field is what it was."""
         new, old = self._of("self"), self._of("oldSelf")
-        return f"{new} == {old}"
+        if not self.optional:
+            return f"{new} == {old}"
+        # `self.?field` would be shorter, but the server takes its size to be without bound.
+        return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
     @property
     def changed(self) -> str:
         """Expression that is true if the field is not what it was."""
-        new, old = self._of("self"), self._of("oldSelf")
-        return f"{new} != {old}"
+        return f"!({self.unchanged})" if self.optional else self.unchanged.replace("==", "!=")
 
     def _of(self, root: str) -> str:
-        *parents, last = (escaped(name) for name in self.path)
-        return ".".join([root, *parents, f"?{last}" if self.optional else last])
+        return ".".join([root, *(escaped(name) for name in self.path)])
 
 
 def validation(
@@ -81,12 +82,18 @@ def validation(
     """
     path = "".join(f".{name}" for name in at)
     where = {"fieldPath": path} if path else {}
-    parts = re.split(r"\{([^{}]+)\}", told)
-    if len(parts) == 1:
+    template, *values = _template(told)
+    if not values:
         return {"rule": rule, "message": told, "reason": reason, **where}
-    # Every second part is an expression.
-    terms = [f"string({each})" if i % 2 else quoted(each) for i, each in enumerate(parts) if each]
-    return {"rule": rule, "messageExpression": " + ".join(terms), "reason": reason, **where}
+    # Joining with `+` would cost more than a rule may: nobody bounds what string() makes.
+    expression = f"{quoted(template)}.format({_list(values)})"
+    return {"rule": rule, "messageExpression": expression, "reason": reason, **where}
+
+
+def _template(told: str) -> list[str]:
+    """Split a text into a format and the expressions for its places."""
+    literals, values = (re.split(r"\{([^{}]+)\}", told)[n::2] for n in (0, 1))
+    return ["%s".join(each.replace("%", "%%") for each in literals), *values]
 
 
 def quoted(text: str) -> str:

@@ -95,7 +95,8 @@ def _root() -> Schema:
         "properties": {
             "apiVersion": {"type": "string", "description": tree.fields["apiVersion"].description},
             "kind": {"type": "string", "description": tree.fields["kind"].description},
-            "metadata": {"type": "object"},
+            # Named so that a rule can point at it.
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": {
                 "description": spec.description,
                 **part(spec, Place("spec"), transition_rules(spec)),

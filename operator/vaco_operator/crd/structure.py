@@ -64,9 +64,9 @@ def part(node: Node, place: Place, more_rules: Iterable[Validation] = ()) -> Sch
 def field(parent: Node, member: Member, place: Place) -> Schema:
     """Write the schema of a field, with what documentation says of it."""
     node = member.node
+    described = {"description": " ".join(_told(member, place))}
     if AS_WRITTEN in node.bare:
         place = replace(place, defaults=False)
-    described = {"description": " ".join(_told(member, place))}
     if member.name == parent.tag:
         words = list(parent.variants)
         return {**described, "type": "string", "enum": words, "default": words[0]}
