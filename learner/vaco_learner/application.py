@@ -1,11 +1,13 @@
 """The learner's life, from its command line to its exit status.
 
-    restore --> listen --> wait for the first actor's spaces, if they are not in a checkpoint
-            --> build the policy --> open the doors --> train --> checkpoint --> send actors home
+    claim, restore --> listen --> wait for the first actor's spaces, if no checkpoint has them
+                   --> build the policy --> open the doors --> train
+                   --> checkpoint --> send actors home --> last words
 
 It listens before torch is imported, so that actors and probes find it soon.
 """
 
+import contextlib
 import logging
 import signal
 import time
@@ -17,20 +19,31 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import grpc
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from vaco.channels import Security
-from vaco.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PERMANENT, UserError
+from vaco.errors import (
+    EXIT_FENCED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PERMANENT,
+    UserError,
+)
 from vaco.job import VACOJob, load_job
+from vaco.monitoring import MonitoringServer
+from vaco.v1 import learner_pb2 as pb
+from vaco.vital import Vitals, stuck_seconds
 from vaco_policy.spaces import Spaces
 
 from vaco_learner.checkpoint import CheckpointStore
+from vaco_learner.claims import Claims, FencedError
 from vaco_learner.control import Control, JobFailedError, StopRequestedError
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.files import replace_text
-from vaco_learner.high_water import HighWaterFile
 from vaco_learner.journal import Journal
+from vaco_learner.last_words import TerminationLog
 from vaco_learner.ledger import Ledger
-from vaco_learner.metrics import MetricsServer
+from vaco_learner.metrics import StatusCollector
 from vaco_learner.progress import LearnerPhase, Progress
 from vaco_learner.restore import Beginning, begin, earlier_returns, note_beginning
 from vaco_learner.server import LearnerServer
@@ -46,6 +59,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS: Final = 0.1
 _FAREWELL_SECONDS: Final = 2.0
 _GOODBYE: Final = Ending(grpc.StatusCode.UNAVAILABLE, "the learner stops; come back later")
+_REPLACED: Final = Ending(grpc.StatusCode.UNAVAILABLE, "another learner has taken over; find it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,10 @@ class Options:
         run_dir: where everything is written.
         listen: host and port; port 0 lets the system choose.
         address_file: gets the address; None: nobody asks.
-        metrics_port: of the Prometheus endpoint; 0 lets the system choose.
+        metrics_host: of the probes and the Prometheus endpoint.
+        metrics_port: of the same; 0 lets the system choose.
+        incarnation: of this learner, at least; above all earlier ones of the run directory anyway.
+        termination_log: gets the last status; None: nobody reads it.
         debug: whether to serve gRPC reflection.
 
     """
@@ -66,7 +83,10 @@ class Options:
     run_dir: Path
     listen: str
     address_file: Path | None
+    metrics_host: str
     metrics_port: int
+    incarnation: int
+    termination_log: Path | None
     debug: bool
 
 
@@ -77,7 +97,15 @@ def run(options: Options, control: Control) -> int:
         UserError: the manifest, the run directory or the address is not usable.
 
     """
-    learner = Learner(options, control)
+    try:
+        learner = Learner(options, control)
+    except UserError as error:
+        failed = pb.GetStatusResponse(phase=pb.LEARNER_PHASE_FAILED, message=str(error))
+        TerminationLog(options.termination_log).write(failed)
+        raise
+    except FencedError as error:
+        _LOG.error("%s", error)
+        return EXIT_FENCED
     try:
         return learner.live()
     finally:
@@ -116,8 +144,8 @@ class Learner:
         self._store = CheckpointStore(
             checkpoints, self._uid, self._job.spec.learner.checkpoint.keep
         )
-        self._high_water = HighWaterFile(checkpoints, self._uid)
-        self._beginning = begin(self._store, self._high_water)
+        claims = Claims(checkpoints, self._uid)
+        self._beginning = begin(self._store, claims, options.incarnation)
         state = self._beginning.state
         self._gate = SpacesGate(state.spaces if state is not None else None)
         self._ledger = Ledger(state.counts if state is not None else None)
@@ -125,11 +153,13 @@ class Learner:
         self._returns = earlier_returns(self._beginning, self._job.spec.stop)
         note_beginning(self._beginning, self._returns, self._progress)
         self._outcomes: deque[EvaluationOutcome] = deque(maxlen=64)
-        host = options.listen.rpartition(":")[0]
-        self._metrics = MetricsServer(host.strip("[]"), options.metrics_port)
-        self._status = StatusSource(self._uid, self._progress, self._ledger, self._metrics.address)
-        self._metrics.serve(self._status)
-        self._status_file = StatusFile(options.run_dir / "learner-status.json", self._status)
+        self._termination_log = TerminationLog(options.termination_log)
+        self._vitals = Vitals(stuck_seconds(), self._unready)
+        self._pulse = self._vitals.pulse("training")
+        self._status = self._serve_figures()
+        self._status_file = StatusFile(
+            options.run_dir / "learner-status.json", self._status, self._beginning.claim
+        )
         self._server = LearnerServer(
             job_uid=self._uid,
             address=options.listen,
@@ -140,46 +170,81 @@ class Learner:
             status=self._status,
             status_file=self._status_file,
             control=control,
+            pulse=self._vitals.pulse("ingest"),
             on_evaluation=self._evaluated,
             debug=options.debug,
         )
         self._journal = Journal(options.run_dir / "metrics.jsonl")
-        self._closers: list[Callable[[], None]] = [self._journal.close, self._metrics.close]
+        self._closers: list[Callable[[], None]] = [self._journal.close, self._monitoring.close]
 
     def live(self) -> int:
         """Train to the end, whichever it is; return the exit status."""
+        try:
+            code = self._train()
+            self._server.stop(_GOODBYE)
+            self._status_file.write()
+            self._termination_log.write(self._status.status())
+        except FencedError as error:
+            _LOG.error("%s", error)
+            self._server.stop(_REPLACED)
+            self._termination_log.write(self._status.status(), str(error))
+            return EXIT_FENCED
+        except Exception as error:
+            with contextlib.suppress(OSError, FencedError):
+                self._status_file.write()
+            what = f"{type(error).__name__}: {error}"
+            self._termination_log.write(self._status.status(), what)
+            raise
+        finally:
+            self._server.stop(_GOODBYE)
+        return code
+
+    def close(self) -> None:
+        """Let go of files, ports and threads."""
+        for close in reversed(self._closers):
+            close()
+
+    def _serve_figures(self) -> StatusSource:
+        """Serve metrics and probes; return the status, which names their address."""
+        options, registry = self._options, CollectorRegistry()
+        self._monitoring = MonitoringServer(
+            options.metrics_host, options.metrics_port, make_wsgi_app(registry), self._vitals
+        )
+        status = StatusSource(self._uid, self._progress, self._ledger, self._monitoring.address)
+        registry.register(StatusCollector(status))
+        return status
+
+    def _unready(self) -> str:
+        return "" if self._server.serving else "the learner does not answer calls"
+
+    def _listen(self) -> None:
         address_file = self._options.address_file
         if address_file is not None:
             address_file.unlink(missing_ok=True)
         address = self._server.start()
         if address_file is not None:
             replace_text(address_file, f"{address}\n")
-        _LOG.info("incarnation %d listens on %s", self._beginning.lineage.current.number, address)
+        _LOG.info("incarnation %d listens on %s", self._beginning.claim.number, address)
+
+    def _train(self) -> int:
+        """Train until there is a reason not to; return the exit status."""
         loop: TrainingLoop | None = None
         try:
+            self._listen()
             loop = self._build()
             reason = loop.run()
-            loop.checkpoint()
+            loop.end()
             return self._complete(reason)
         except StopRequestedError:
             if loop is not None:
-                loop.checkpoint()
+                loop.end()
             self._progress.ended(LearnerPhase.INTERRUPTED, "told to stop")
-            self._server.stop(_GOODBYE)
             return EXIT_INTERRUPTED
         except (JobFailedError, UserError) as error:
             _LOG.error("the job failed: %s", error)
             self._progress.ended(LearnerPhase.FAILED, str(error))
             self._server.stop(Ending(grpc.StatusCode.FAILED_PRECONDITION, str(error)))
             return EXIT_PERMANENT
-        finally:
-            self._server.stop(_GOODBYE)
-            self._status_file.write()
-
-    def close(self) -> None:
-        """Let go of files, ports and threads."""
-        for close in reversed(self._closers):
-            close()
 
     def _wait_for_spaces(self) -> Spaces:
         while (spaces := self._gate.wait(_POLL_SECONDS)) is None:
@@ -198,13 +263,13 @@ class Learner:
             capacity=self._capacity,
             ledger=self._ledger,
             returns=self._returns,
-            high_water=self._high_water,
             store=self._store,
             journal=self._journal,
             progress=self._progress,
             status=self._status,
             server=self._server,
             control=self._control,
+            pulse=self._pulse,
             outcomes=self._outcomes,
         )
         assembled = assemble(parts)
@@ -237,7 +302,7 @@ def _uid(job: VACOJob) -> str:
 
 def _journal_restart(journal: Journal, beginning: Beginning) -> None:
     life = beginning.lineage.current
-    if life.number == 1:
+    if beginning.checkpoint is None and life.first_version == 0:
         return
     journal.write(
         {

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from vaco.errors import UserError
 from vaco.job import LearnerSpec, VACOJob
+from vaco.vital import Pulse
 from vaco_policy.spaces import Spaces, fragment_spec
 
 from vaco_learner.admission import Admission
@@ -18,7 +19,6 @@ from vaco_learner.checkpoint import CheckpointStore
 from vaco_learner.control import Control
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
-from vaco_learner.high_water import HighWaterFile
 from vaco_learner.hub import Intake
 from vaco_learner.journal import Journal
 from vaco_learner.ledger import Ledger
@@ -45,13 +45,13 @@ class Parts:
     capacity: Capacity
     ledger: Ledger
     returns: ReturnWindow
-    high_water: HighWaterFile
     store: CheckpointStore
     journal: Journal
     progress: Progress
     status: StatusSource
     server: LearnerServer
     control: Control
+    pulse: Pulse
     outcomes: deque[EvaluationOutcome]
 
 
@@ -76,11 +76,9 @@ def assemble(parts: Parts) -> Assembled:
     device = _device(spec.learner)
     updater = Updater(parts.job, parts.spaces, device)
     _restore(parts, updater)
-    incarnation = beginning.lineage.current.number
     publisher = Publisher(
-        incarnation,
+        beginning.claim,
         parts.spaces.to_json(),
-        parts.high_water,
         parts.server.announce,
         parts.control.crash,
     )
@@ -114,11 +112,13 @@ def assemble(parts: Parts) -> Assembled:
         ledger=parts.ledger,
         publisher=publisher,
         server=parts.server,
+        claim=beginning.claim,
         store=parts.store,
         journal=parts.journal,
         board=board,
         progress=parts.progress,
         control=parts.control,
+        pulse=parts.pulse,
         outcomes=parts.outcomes,
     )
     loop = TrainingLoop(
@@ -126,7 +126,7 @@ def assemble(parts: Parts) -> Assembled:
     )
     parts.status.set_roster(roster)
     publisher.start()
-    parts.server.open(Intake(admission, incarnation, beginning.version))
+    parts.server.open(Intake(admission, beginning.claim.number, beginning.version))
     return Assembled(loop, (board.close, publisher.stop))
 
 

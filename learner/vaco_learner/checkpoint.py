@@ -3,11 +3,13 @@
     checkpoints/v000000123/policy.safetensors      what the actors get (vaco_policy.parameters)
                            optimizer.safetensors   moments, steps, random generator
                            state.json              version, lineage, ledger, deliveries, spaces, ...
-                           MANIFEST.json           job UID, the digest of each file and its own;
-                                                   written last
+                           MANIFEST.json           job UID, incarnation, the digest of each file
+                                                   and its own; written last
 
 A checkpoint is written aside, synced, and renamed. Loading believes only a directory whose digests
-match, the newest first; a bad one is passed over with a warning. Tensors stay bytes here: whoever
+match, the newest first; a bad one is passed over with a warning. Newest means of the newest
+incarnation first: what a replaced learner was just putting in place when it was replaced counts
+for nothing, whatever its version. Tensors stay bytes here: whoever
 reads them needs torch, this module does not.
 """
 
@@ -23,11 +25,12 @@ from typing import Any, Final
 
 from vaco.errors import UserError
 
+from vaco_learner.claims import Claim
 from vaco_learner.files import TEMPORARY_PREFIX, sync_directory, to_json, write_synced
 
 _LOG = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 POLICY: Final = "policy.safetensors"
 OPTIMIZER: Final = "optimizer.safetensors"
 STATE: Final = "state.json"
@@ -79,17 +82,19 @@ class CheckpointStore:
         directory.mkdir(parents=True, exist_ok=True)
         self._tidy()
 
-    def save(self, checkpoint: Checkpoint) -> Path:
+    def save(self, checkpoint: Checkpoint, claim: Claim) -> Path:
         """Write a checkpoint and remove what is over the bound; return its directory.
 
         A checkpoint of the same version is replaced.
 
         Raises:
             OSError: the disk is full or gone; the checkpoints before this one are untouched.
+            FencedError: the directory is a newer learner's; there is no new checkpoint.
 
         """
+        claim.check()
         name = f"v{checkpoint.version:09d}"
-        aside = self._directory / f"{TEMPORARY_PREFIX}{name}"
+        aside = self._directory / f"{TEMPORARY_PREFIX}{name}-of-{claim.number}"
         _remove(aside)
         aside.mkdir()
         contents = {
@@ -99,8 +104,9 @@ class CheckpointStore:
         }
         for part, content in contents.items():
             write_synced(aside / part, content)
-        write_synced(aside / MANIFEST, self._manifest(checkpoint.version, contents))
+        write_synced(aside / MANIFEST, self._manifest(checkpoint.version, claim.number, contents))
         sync_directory(aside)
+        claim.check()
         final = self._directory / name
         self._put_in_place(aside, final)
         self._prune()
@@ -119,6 +125,22 @@ class CheckpointStore:
             except _BadCheckpointError as error:
                 _LOG.warning("passing over checkpoint %s: %s", path, error)
         return None
+
+    def newest_incarnation(self) -> int:
+        """Return the newest incarnation that left a checkpoint; 0: none did.
+
+        Raises:
+            UserError: as `newest`.
+
+        """
+        for path in reversed(self._directories()):
+            try:
+                manifest = _read_manifest(path / MANIFEST)
+            except _BadCheckpointError:
+                continue
+            self._check_owner(path, manifest)
+            return int(manifest["incarnation"])
+        return 0
 
     def load(self, path: Path) -> Checkpoint:
         """Read one checkpoint.
@@ -140,10 +162,11 @@ class CheckpointStore:
             state=json.loads(contents[STATE]),
         )
 
-    def _manifest(self, version: int, contents: Mapping[str, bytes]) -> bytes:
+    def _manifest(self, version: int, incarnation: int, contents: Mapping[str, bytes]) -> bytes:
         body = {
             "format": FORMAT,
             "jobUid": self._job_uid,
+            "incarnation": incarnation,
             "version": version,
             "sha256": {part: _digest(content) for part, content in contents.items()},
         }
@@ -180,8 +203,12 @@ class CheckpointStore:
     def _directories(self) -> list[Path]:
         """Return the directories that are named like checkpoints, oldest first."""
         named = [(_NAME.fullmatch(path.name), path) for path in self._directory.iterdir()]
-        numbered = [(int(match[1]), path) for match, path in named if match and path.is_dir()]
-        return [path for _, path in sorted(numbered)]
+        ranked = [
+            (_incarnation_of(path), int(match[1]), path)
+            for match, path in named
+            if match and path.is_dir()
+        ]
+        return [path for *_, path in sorted(ranked)]
 
     def _prune(self) -> None:
         for path in self._directories()[: -self._keep]:
@@ -190,6 +217,15 @@ class CheckpointStore:
             _remove(removed)
             path.rename(removed)
             _remove(removed)
+
+
+def _incarnation_of(path: Path) -> int:
+    """Return whose checkpoint it is; -1, older than any other, for what is damaged."""
+    try:
+        return int(_read_manifest(path / MANIFEST).get("incarnation", 0))
+    except _BadCheckpointError as error:
+        _LOG.warning("passing over checkpoint %s: %s", path, error)
+        return -1
 
 
 def _digest(content: bytes) -> str:

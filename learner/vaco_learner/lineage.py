@@ -25,7 +25,7 @@ class Incarnation:
     """One life of the learner.
 
     Attributes:
-        number: from 1.
+        number: from 1, growing.
         restored_version: version of the checkpoint it began with (0 without one).
         first_version: version under which it published that checkpoint's weights.
 

@@ -22,12 +22,14 @@ import safetensors.torch
 import torch
 from vaco.job import VACOJobSpec
 from vaco.trajectory import Fragment
+from vaco.vital import Pulse
 from vaco_policy.parameters import to_payload
 
 from vaco_learner.admission import Admission
 from vaco_learner.batch import collate
 from vaco_learner.batches import BatchSource
 from vaco_learner.checkpoint import Checkpoint, CheckpointStore
+from vaco_learner.claims import Claim
 from vaco_learner.control import Control, JobFailedError
 from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.journal import Journal
@@ -57,11 +59,13 @@ class Surroundings:
     ledger: Ledger
     publisher: Publisher
     server: LearnerServer
+    claim: Claim
     store: CheckpointStore
     journal: Journal
     board: Board
     progress: Progress
     control: Control
+    pulse: Pulse
     outcomes: deque[EvaluationOutcome]
 
 
@@ -110,12 +114,15 @@ class TrainingLoop:
         Raises:
             StopRequestedError: it was told to stop.
             JobFailedError: training cannot go on.
+            FencedError: a newer learner has taken over.
 
         """
+        self._around.pulse.beat()
         self._publish()
         self.checkpoint()
         self._waiting_since = time.monotonic()
         while (reason := self._stop_reason()) is None:
+            self._around.pulse.beat()
             self._around.control.check()
             fragments = self._around.batches.next(self._version)
             if fragments is not None:
@@ -125,11 +132,23 @@ class TrainingLoop:
             self._note_evaluations()
         return reason
 
+    def end(self) -> None:
+        """Write the last checkpoint: no version comes after it.
+
+        Raises:
+            OSError: the disk is full or gone.
+            FencedError: a newer learner has taken over.
+
+        """
+        self.checkpoint()
+        self._around.claim.release(self._version)
+
     def checkpoint(self) -> None:
         """Write a checkpoint of the weights as they are.
 
         Raises:
             OSError: the disk is full or gone.
+            FencedError: a newer learner has taken over.
 
         """
         self._around.journal.sync()
@@ -150,7 +169,7 @@ class TrainingLoop:
         )
         optimizer = safetensors.torch.save(updater.optimizer)
         checkpoint = Checkpoint(self._version, updater.policy, optimizer, state.to_document())
-        self._around.store.save(checkpoint)
+        self._around.store.save(checkpoint, self._around.claim)
         self._around.progress.checkpointed(self._version)
         self._next_checkpoint = time.monotonic() + self._spec.learner.checkpoint.interval_seconds
 
@@ -164,7 +183,7 @@ class TrainingLoop:
             self._around.server.acknowledge(self._around.admission.trained(fragments, lags, 0))
             return
         try:
-            stats = self._updater.update(batch)
+            stats = self._updater.update(batch, self._around.pulse.beat)
         except NonFiniteUpdate as error:
             raise JobFailedError(
                 f"training diverged at version {self._version}: {error}. Lower"
@@ -172,6 +191,8 @@ class TrainingLoop:
                 " `spec.policy.normaliseReturns`."
             ) from error
         self._measure_lags(fragments)
+        # What a replaced learner trained counts for nothing: it raises here, and tells nobody.
+        self._around.claim.reserve(self._version + 1)
         self._version += 1
         self._publish()
         settlements = self._around.admission.trained(fragments, lags, stats.filtered_samples)

@@ -1,7 +1,7 @@
 """What monitoring sees: TensorBoard files, and a Prometheus endpoint.
 
 Both cost training nothing to speak of: TensorBoard gets at most one point per second, Prometheus
-is answered in its own thread from the learner's status.
+is answered in a thread of its own (`vaco.monitoring`) from the learner's status.
 """
 
 import time
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from vaco.v1 import learner_pb2
@@ -118,31 +117,3 @@ def _gauges(status: learner_pb2.GetStatusResponse) -> Iterator[Metric]:
     if status.HasField("return_mean"):
         text = "Mean return of the last episodes."
         yield GaugeMetricFamily("vaco_learner_return_mean", text, value=status.return_mean)
-
-
-class MetricsServer:
-    """The Prometheus endpoint.
-
-    Args:
-        host: to listen on.
-        port: 0 lets the system choose.
-
-    Attributes:
-        address: host and port.
-
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        self._registry = CollectorRegistry()
-        self._server, self._thread = start_http_server(port, host, self._registry)
-        self.address = f"{host}:{self._server.server_port}"
-
-    def serve(self, source: StatusSource) -> None:
-        """Begin to answer with the status."""
-        self._registry.register(StatusCollector(source))
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

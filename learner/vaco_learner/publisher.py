@@ -3,8 +3,8 @@
     training thread --publish()--> [newest payload] --> publisher thread --> announce()
 
 The training thread leaves the payload, which is its snapshot of the weights, and goes on; what it
-leaves replaces what was not yet taken. The publisher thread does what takes time: the digest, and
-the high-water mark on the disk, which must be there before the version is served.
+leaves replaces what was not yet taken. The publisher thread does what takes time, the digest. A
+learner that finds that it was replaced publishes nothing.
 """
 
 import threading
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from vaco.v1 import weights_pb2
 from vaco.weights import Weights, weights_frames
 
-from vaco_learner.high_water import HighWater, HighWaterFile
+from vaco_learner.claims import Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +37,22 @@ class Publisher:
     """Publishes versions in a thread of its own.
 
     Args:
-        incarnation: of this learner.
+        claim: of this learner; it has reserved what is published.
         spaces_json: what the policy was built for.
-        high_water: where the mark is kept.
-        announce: called in the publisher's thread with every version, after the mark.
+        announce: called in the publisher's thread with every version.
         crashed: called in the publisher's thread when it ends with an error.
 
     """
 
     def __init__(
         self,
-        incarnation: int,
+        claim: Claim,
         spaces_json: str,
-        high_water: HighWaterFile,
         announce: Callable[[Published], None],
         crashed: Callable[[BaseException], None],
     ) -> None:
-        self._incarnation = incarnation
+        self._claim = claim
         self._spaces_json = spaces_json
-        self._high_water = high_water
         self._announce = announce
         self._crashed = crashed
         self._pending: tuple[int, bytes] | None = None
@@ -101,8 +98,8 @@ class Publisher:
             return None if self._closed else pending
 
     def _publish(self, version: int, payload: bytes) -> None:
-        weights = Weights.of(self._incarnation, version, payload, self._spaces_json)
+        weights = Weights.of(self._claim.number, version, payload, self._spaces_json)
         frames = tuple(weights_frames(weights))
-        self._high_water.write(HighWater(self._incarnation, version))
+        self._claim.check()
         self._version = version
-        self._announce(Published(self._incarnation, version, frames))
+        self._announce(Published(self._claim.number, version, frames))

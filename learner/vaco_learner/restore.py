@@ -1,18 +1,21 @@
 """Where a learner begins: at version 0, or at the newest complete checkpoint."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from vaco.errors import UserError
 from vaco.job import StopSpec
 
 from vaco_learner.checkpoint import Checkpoint, CheckpointStore
-from vaco_learner.high_water import HighWater, HighWaterFile
-from vaco_learner.lineage import Lineage
+from vaco_learner.claims import Claim, Claims, FencedError, HighWater
+from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.progress import Progress, Standing
 from vaco_learner.state import LearnerState
 from vaco_learner.windows import ReturnWindow
 
-_DEFAULT_RETURN_EPISODES = 100
+_DEFAULT_RETURN_EPISODES: Final = 100
+_ATTEMPTS: Final = 16
+"""Learners that may begin in one directory at the same moment, which a replaced one can do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Beginning:
     """What this incarnation of the learner begins with.
 
     Attributes:
+        claim: to the run directory.
         lineage: its own incarnation is the last.
         version: under which it publishes what it begins with; above all that was published.
         checkpoint: the tensors; None: fresh ones.
@@ -27,28 +31,39 @@ class Beginning:
 
     """
 
+    claim: Claim
     lineage: Lineage
     version: int
     checkpoint: Checkpoint | None
     state: LearnerState | None
 
 
-def begin(store: CheckpointStore, high_water: HighWaterFile) -> Beginning:
-    """Read the newest checkpoint, and make this incarnation's number its own, on the disk.
+def begin(store: CheckpointStore, claims: Claims, least: int = 1) -> Beginning:
+    """Claim the run directory, and read the newest checkpoint.
+
+    Args:
+        store: of the checkpoints.
+        claims: to the directory.
+        least: the new incarnation's number at least.
 
     Raises:
-        UserError: the checkpoint or the high-water mark is another job's, or cannot be read.
+        UserError: the checkpoint or a claim is another job's, or cannot be read.
+        FencedError: other learners take the directory again and again.
 
     """
-    mark = high_water.read()
-    checkpoint = store.newest()
-    if checkpoint is None and mark is None:
-        beginning = Beginning(Lineage.first(), 0, None, None)
-    else:
-        beginning = _again(checkpoint, mark or HighWater(0, 0))
-    number = beginning.lineage.current.number
-    high_water.write(HighWater(number, beginning.version))
-    return beginning
+    known = max(least - 1, store.newest_incarnation())
+    for _ in range(_ATTEMPTS):
+        earlier = claims.newest() or HighWater(0, 0)
+        try:
+            claim = claims.stake(max(known, earlier.incarnation) + 1)
+        except FileExistsError:
+            continue
+        # Read after the claim is made: from now on an earlier learner adds nothing.
+        beginning = _read(claim, store, claims.newest() or HighWater(0, 0))
+        claim.release(beginning.version)
+        claims.tidy()
+        return beginning
+    raise FencedError(f"{_ATTEMPTS} other learners began in this run directory just now")
 
 
 def earlier_returns(beginning: Beginning, stop: StopSpec) -> ReturnWindow:
@@ -76,18 +91,20 @@ def note_beginning(beginning: Beginning, returns: ReturnWindow, progress: Progre
     progress.checkpointed(beginning.checkpoint.version)
 
 
-def _again(checkpoint: Checkpoint | None, mark: HighWater) -> Beginning:
+def _read(claim: Claim, store: CheckpointStore, mark: HighWater) -> Beginning:
+    checkpoint = store.newest()
     if checkpoint is None:
-        # Nothing was saved before the crash; the seed makes the same version 0 again.
-        lineage, restored, state = Lineage.first(), 0, None
-    else:
-        try:
-            state = LearnerState.from_document(checkpoint.state)
-        except UserError as error:
-            where = f"checkpoints/v{checkpoint.version:09d}/{error.path}"
-            raise UserError(where, error.problem, error.cure) from error
-        lineage, restored = state.lineage, state.version
-    number = max(mark.incarnation, lineage.current.number) + 1
+        # Of what was published before a crash, if anything was, nothing is known any more.
+        version = mark.version + 1 if mark.version > 0 else 0
+        lineage = Lineage((Incarnation(claim.number, 0, version),))
+        return Beginning(claim, lineage, version, None, None)
+    try:
+        state = LearnerState.from_document(checkpoint.state)
+    except UserError as error:
+        where = f"checkpoints/v{checkpoint.version:09d}/{error.path}"
+        raise UserError(where, error.problem, error.cure) from error
+    restored = state.version
     # A checkpoint of the newest published version is that version: no number is skipped.
     version = restored if mark.version <= restored else mark.version + 1
-    return Beginning(lineage.restarted(number, restored, version), version, checkpoint, state)
+    lineage = state.lineage.restarted(claim.number, restored, version)
+    return Beginning(claim, lineage, version, checkpoint, state)

@@ -32,6 +32,7 @@ from vaco.v1 import (
     weights_pb2,
     weights_pb2_grpc,
 )
+from vaco.vital import Pulse
 
 from vaco_learner.admission import Settlement
 from vaco_learner.control import Control
@@ -70,8 +71,12 @@ class LearnerServer:
         status: what is served as the status.
         status_file: is kept current while the server runs.
         control: is told when an actor or this thread fails.
+        pulse: of the ingest thread.
         on_evaluation: called, in the ingest thread, with the outcome of every evaluation.
         debug: whether to serve reflection.
+
+    Attributes:
+        serving: whether calls are answered.
 
     """
 
@@ -87,6 +92,7 @@ class LearnerServer:
         status: StatusSource,
         status_file: StatusFile,
         control: Control,
+        pulse: Pulse,
         on_evaluation: Callable[[EvaluationOutcome], None],
         debug: bool = False,
     ) -> None:
@@ -99,6 +105,8 @@ class LearnerServer:
         self._status = status
         self._status_file = status_file
         self._control = control
+        self._pulse = pulse
+        self.serving = False
         self._on_evaluation = on_evaluation
         self._debug = debug
         self._hub: Hub | None = None
@@ -190,11 +198,14 @@ class LearnerServer:
         await server.start()
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self.serving = True
         self._ready.set()
-        keeper = asyncio.create_task(self._status_file.keep())
+        keeper = asyncio.create_task(self._status_file.keep(self._pulse))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({keeper, stopping}, return_when=asyncio.FIRST_COMPLETED)
         keeper.cancel()
+        self._pulse.rest()
+        self.serving = False
         await health_servicer.enter_graceful_shutdown()
         await server.stop(grace=0.5)
         if not stopping.done():

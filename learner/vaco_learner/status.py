@@ -9,7 +9,9 @@ from google.protobuf import json_format
 from grpc import aio
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1 import learner_pb2_grpc
+from vaco.vital import Pulse
 
+from vaco_learner.claims import Claim
 from vaco_learner.files import replace_text
 from vaco_learner.ledger import Ledger, LedgerCounts
 from vaco_learner.progress import Progress, View
@@ -145,21 +147,35 @@ class StatusFile:
     Args:
         path: of the file, which is replaced at once each time.
         source: of the status.
+        claim: to the run directory.
 
     """
 
-    def __init__(self, path: Path, source: StatusSource) -> None:
+    def __init__(self, path: Path, source: StatusSource, claim: Claim) -> None:
         self._path = path
         self._source = source
+        self._claim = claim
 
     def write(self) -> None:
-        """Write the status of this moment."""
+        """Write the status of this moment.
+
+        Raises:
+            FencedError: the run directory is a newer learner's, and so is the file.
+
+        """
+        self._claim.check()
         status = self._source.status()
         replace_text(self._path, json_format.MessageToJson(status))
 
-    async def keep(self) -> None:
-        """Write it every few seconds, until cancelled; a full disk does not end training."""
+    async def keep(self, pulse: Pulse) -> None:
+        """Write it every few seconds, until cancelled; a full disk does not end training.
+
+        Raises:
+            FencedError: as `write`.
+
+        """
         while True:
+            pulse.beat()
             try:
                 self.write()
             except OSError as error:

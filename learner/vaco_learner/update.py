@@ -12,7 +12,7 @@ without lag has ratio 1 there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,10 @@ class _Phase:
     dropped: Tensor  # bool [T*B]: filtered in some step
 
 
+def _ignore() -> None:
+    """Nobody counts the steps."""
+
+
 class Updater:
     """Owns the policy and everything that changes it.
 
@@ -100,8 +104,12 @@ class Updater:
         self._optimiser = Optimiser(self.policy, spec.algorithm)
         self._generator = torch.Generator().manual_seed(derive(spec.seed, "minibatches"))
 
-    def update(self, batch: PhaseBatch) -> UpdateStats:
+    def update(self, batch: PhaseBatch, stepped: Callable[[], None] = _ignore) -> UpdateStats:
         """Train on a batch: one phase, which makes one version.
+
+        Args:
+            batch: what to train on.
+            stepped: called after every gradient step.
 
         Raises:
             NonFiniteUpdate: a loss or a gradient is not finite. That step was not applied, the
@@ -114,11 +122,11 @@ class Updater:
         learning_rate = self._learning_rate()
         phase = self._begin(batch)
         start_targets_TB = phase.aligned.value_target_TB
-        records = [
-            record
-            for epoch in range(self._spec.epochs)
-            for record in self._epoch(phase, epoch, learning_rate)
-        ]
+        records: list[Tensor] = []
+        for epoch in range(self._spec.epochs):
+            for record in self._epoch(phase, epoch, learning_rate):
+                records.append(record)
+                stepped()
         self._end(phase)
         valid_TB = batch.valid_TB
         return summarise(

@@ -12,6 +12,8 @@ EXIT_FAILURE: Final = 1
 """May be restarted: the cause can pass."""
 EXIT_PERMANENT: Final = 3
 """A restart would fail in the same way: the job is Failed."""
+EXIT_FENCED: Final = 4
+"""A newer learner of the same job has the run directory: this one ended and wrote nothing more."""
 EXIT_INTERRUPTED: Final = 143
 """The learner was told to stop (SIGTERM) and has checkpointed."""
 

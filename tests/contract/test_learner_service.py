@@ -27,13 +27,14 @@ from vaco.trajectory import (
 )
 from vaco.v1 import learner_pb2, learner_pb2_grpc, weights_pb2, weights_pb2_grpc
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.vital import Vitals
 from vaco.weights import Weights, WeightsAssembler
 from vaco_learner.admission import Admission
 from vaco_learner.buffer import FragmentBuffer
+from vaco_learner.claims import Claims, FencedError
 from vaco_learner.control import Control, JobFailedError
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
-from vaco_learner.high_water import HighWater, HighWaterFile
 from vaco_learner.hub import Intake
 from vaco_learner.ledger import Ledger, LedgerCounts
 from vaco_learner.lineage import Incarnation, Lineage
@@ -218,6 +219,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
     gate = SpacesGate()
     outcomes: deque[EvaluationOutcome] = deque()
     status_path = tmp_path / "learner-status.json"
+    claim = Claims(tmp_path, JOB).stake(2)
     server = LearnerServer(
         job_uid=JOB,
         address="127.0.0.1:0",
@@ -226,14 +228,14 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         gate=gate,
         progress=progress,
         status=status,
-        status_file=StatusFile(status_path, status),
+        status_file=StatusFile(status_path, status, claim),
         control=control,
+        pulse=Vitals(60.0, str).pulse("ingest"),
         on_evaluation=outcomes.append,
         debug=debug,
     )
     buffer = FragmentBuffer(CAPACITY.queue, CAPACITY.max_fragments, server.room_made)
-    high_water = HighWaterFile(tmp_path, JOB)
-    publisher = Publisher(2, SPACES.to_json(), high_water, server.announce, control.crash)
+    publisher = Publisher(claim, SPACES.to_json(), server.announce, control.crash)
     admission = Admission(JOB, SPEC, LINEAGE, lambda: 58, ledger, roster, buffer)
     address = server.start()
     publisher.start()
@@ -265,6 +267,14 @@ def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         pause.wait(0.005)
+
+
+def fails_with(control: Control, kind: type[Exception]) -> bool:
+    try:
+        control.check()
+    except kind:
+        return True
+    return False
 
 
 # Hello and Welcome
@@ -673,10 +683,15 @@ def test_weights_of_another_job_are_not_given(bench: Bench) -> None:
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_the_mark_is_on_the_disk_before_a_version_is_served(bench: Bench, tmp_path: Path) -> None:
-    bench.publisher.publish(58, b"a")
-    assert next(watch(bench)).version == 58
-    assert HighWaterFile(tmp_path, JOB).read() == HighWater(2, 58)
+def test_a_learner_that_was_replaced_publishes_nothing(bench: Bench, tmp_path: Path) -> None:
+    published(bench, 58, b"a")
+    weights = watch(bench)
+    assert next(weights).version == 58
+    Claims(tmp_path, JOB).stake(3)
+    bench.publisher.publish(59, b"b")
+    eventually(lambda: fails_with(bench.control, FencedError))
+    bench.server.stop(Ending(grpc.StatusCode.UNAVAILABLE, "another has taken over"))
+    assert next(weights, None) is None, "only version 58 was served"
 
 
 def test_watching_ends_when_the_job_is_complete(bench: Bench) -> None:
