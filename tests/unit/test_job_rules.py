@@ -135,6 +135,7 @@ def test_max_replicas_makes_room_for_all() -> None:
         return parse_job(document(actors=actors)).spec.actors.max_replicas
 
     assert most() == 1
+    assert most(replicas=0) == 1
     assert most(replicas=3) == 3
     assert most(replicas=3, minReplicas=5) == 5
     assert most(replicas=3, maxReplicas=8) == 8

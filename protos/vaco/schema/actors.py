@@ -28,7 +28,8 @@ class ActorsSpec(Part):
 
     replicas: int = Field(
         default=1,
-        ge=1,
+        # Autoscalers may ask for none; like any other number it is then held between the bounds.
+        ge=0,
         le=MAX_ACTORS,
         description="Actors to start with; afterwards what scaling asks for (`kubectl scale`, "
         "`vaco scale`). Held between `minReplicas` and `maxReplicas`.",
