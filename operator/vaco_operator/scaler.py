@@ -42,8 +42,8 @@ class Scaler:
     interval: float
     desired: int
     events: int
-    reason: str = "as the job asks for"
-    limit: str = ""
+    reason: str
+    limit: str
     state: ScalingState = field(default_factory=ScalingState)
     due: float = -math.inf
 
@@ -52,7 +52,8 @@ class Scaler:
         """Begin with `desired`, clamped to the bounds, and `events` changes counted before."""
         policy = ScalingPolicy.from_spec(spec)
         allowed, limit = policy.clamp(desired)
-        return cls(policy, spec.autoscaling.interval_seconds, allowed, events, limit=limit)
+        reason = _asked(policy, desired) if limit else "as the job asks for"
+        return cls(policy, spec.autoscaling.interval_seconds, allowed, events, reason, limit)
 
     def governed_by(self, spec: VACOJobSpec) -> Self:
         """Go on under the rules of `spec`; if they are others, the next decision is due at once."""
@@ -75,12 +76,7 @@ class Scaler:
         Under `autoscaling.mode: auto` it holds for `scaleDown.stabilizationWindowSeconds`.
         """
         allowed, limit = self.policy.clamp(replicas)
-        reason = f"asked for {replicas}"
-        if limit:
-            bounds = (
-                f"actors.minReplicas is {self.policy.minimum}, maxReplicas {self.policy.maximum}"
-            )
-            reason += f", limited to {allowed}: {bounds}"
+        reason = _asked(self.policy, replicas)
         if self.policy.mode == "auto":
             reason += f"; autoscaling goes on in {self.policy.down.stabilization_window:g} s"
         told = replace(self, state=self.state.asked(allowed, now, self.policy))
@@ -92,3 +88,12 @@ class Scaler:
             return told, None
         changed = replace(told, desired=desired, events=self.events + 1)
         return changed, Change(self.desired, desired, reason)
+
+
+def _asked(policy: ScalingPolicy, replicas: int) -> str:
+    """Say what was asked for, and what became of it."""
+    allowed, limit = policy.clamp(replicas)
+    if not limit:
+        return f"asked for {replicas}"
+    bounds = f"actors.minReplicas is {policy.minimum}, maxReplicas {policy.maximum}"
+    return f"asked for {replicas}, limited to {allowed}: {bounds}"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from vaco.job import (
     ActorsStatus,
@@ -26,6 +26,8 @@ from vaco.job import (
 from vaco.v1 import learner_pb2 as pb
 
 Truth = Literal["True", "False", "Unknown"]
+MAX_MESSAGE: Final = 4096
+"""Characters of a condition's message: what others say (a kubelet, a quota) may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,37 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something is not there that should be: a CamelCase word, and a sentence."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What was seen of a job, beside its status before.
 
-    `unavailable` says in one CamelCase word why the learner does not answer; empty: it does.
-    `limit` is what limits scaling (`scaling.Decision.limit`), `outcome` is None while it lasts.
+    The first part is the same for a local run and for a cluster, the second is a cluster's alone.
+
+    Attributes:
+        learner: what it says; None: nothing new.
+        unavailable: in one CamelCase word, why it does not answer; empty: it does.
+        desired: actors that there should be.
+        ready: actors that are connected.
+        scaling_events: changes of `desired` so far.
+        scaling_reason: why it is `desired`.
+        limit: what limits scaling (`scaling.Decision.limit`).
+        learner_restarts: of a learner that had died.
+        outcome: how it ended; None while it lasts.
+        pending: whether the learner's pod has not been started.
+        suspending: how far a suspension has got, as a sentence; empty: there is none.
+        trouble: what keeps the learner from running.
+        shortage: what keeps actors from running.
+        attempt: which of the learner's Jobs this is.
+        selector: labels of the actors' pods.
+        requested: the `spec.actors.replicas` that was acted on.
+
     """
 
     learner: pb.GetStatusResponse | None
@@ -54,6 +82,13 @@ class Observation:
     limit: str
     learner_restarts: int
     outcome: Outcome | None = None
+    pending: bool = False
+    suspending: str = ""
+    trouble: Trouble | None = None
+    shortage: Trouble | None = None
+    attempt: int = 0
+    selector: str = ""
+    requested: int | None = None
 
 
 def job_status(
@@ -72,16 +107,23 @@ def job_status(
             "message": _message(seen),
             "conditions": _with_times(conditions, before.conditions, now, job.metadata.generation),
             "observed_generation": job.metadata.generation,
-            "start_time": before.start_time or now,
+            "start_time": before.start_time or (None if phase == "Suspended" else now),
             "completion_time": (before.completion_time or now) if finished else None,
+            "steps_per_second": 0.0 if phase == "Suspended" else told.steps_per_second,
             "learner_restarts": seen.learner_restarts,
+            "attempt": seen.attempt,
             "actors": ActorsStatus(
                 desired=seen.desired,
                 ready=seen.ready,
                 min=job.spec.actors.min_replicas,
                 max=job.spec.actors.max_replicas,
+                selector=seen.selector,
             ),
-            "scaling": ScalingStatus(events=seen.scaling_events, last_reason=seen.scaling_reason),
+            "scaling": ScalingStatus(
+                events=seen.scaling_events,
+                last_reason=seen.scaling_reason,
+                requested=seen.requested,
+            ),
         }
     )
 
@@ -104,6 +146,29 @@ def rested(status: VACOJobStatus, outcome: Outcome, now: datetime) -> VACOJobSta
             "conditions": [*conditions, *kept],
             "steps_per_second": 0.0,
             "actors": status.actors.model_copy(update={"ready": 0}),
+        }
+    )
+
+
+def unreadable(
+    status: VACOJobStatus, problem: str, generation: int | None, now: datetime
+) -> VACOJobStatus:
+    """Tell of a job whose spec cannot be read; it goes on from there when the spec is mended."""
+    message = f"The spec cannot be read, and what runs is left as it is: {problem}"
+    findings = (
+        _Finding("Ready", "False", "InvalidSpec", ""),
+        _Finding("Progressing", "False", "InvalidSpec", message),
+        _Finding("Failed", "True", "InvalidSpec", message),
+    )
+    now = now.replace(microsecond=0)
+    kept = [c for c in status.conditions if c.type not in {finding.type for finding in findings}]
+    conditions = _with_times(findings, status.conditions, now, generation)
+    return status.model_copy(
+        update={
+            "phase": "Failed",
+            "message": message,
+            "conditions": [*conditions, *kept],
+            "observed_generation": generation,
         }
     )
 
@@ -162,19 +227,24 @@ def _optional(
 def _phase(seen: Observation, before: VACOJobStatus) -> Phase:
     if seen.outcome is not None:
         return seen.outcome.phase
-    if seen.learner is not None and seen.learner.phase not in (
-        pb.LEARNER_PHASE_UNSPECIFIED,
-        pb.LEARNER_PHASE_STARTING,
-    ):
+    told = seen.learner.phase if seen.learner and not seen.unavailable else None
+    if told not in (None, pb.LEARNER_PHASE_UNSPECIFIED, pb.LEARNER_PHASE_STARTING):
         return "Running"
-    # A learner that is being restarted does not throw the job back to its start.
-    return "Running" if before.phase == "Running" else "Starting"
+    # A learner that is being restarted does not throw the job back to its start; one that is
+    # made anew, of another template, does: whether it can train has yet to be seen.
+    if before.phase == "Running" and seen.attempt == before.attempt:
+        return "Running"
+    return "Pending" if seen.pending else "Starting"
 
 
 def _message(seen: Observation) -> str:
     if seen.outcome is not None:
         return seen.outcome.message
-    return seen.learner.message if seen.learner is not None else ""
+    if trouble := seen.trouble or seen.shortage:
+        return trouble.message
+    if seen.suspending:
+        return seen.suspending
+    return seen.learner.message if seen.learner is not None and not seen.unavailable else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,22 +261,9 @@ def _conditions(
     job: VACOJob, seen: Observation, phase: Phase, told: VACOJobStatus
 ) -> tuple[_Finding, ...]:
     end = seen.outcome
-    over = end.reason if end else ""
-    available = end is None and not seen.unavailable
-    enough = seen.ready >= job.spec.actors.min_replicas
     return (
-        _Finding(
-            "LearnerAvailable",
-            _truth(available),
-            over or seen.unavailable or "Answering",
-            "" if available or end else "The learner does not answer.",
-        ),
-        _Finding(
-            "Ready",
-            _truth(available and enough),
-            over or seen.unavailable or ("ActorsConnected" if enough else "ActorsMissing"),
-            f"{seen.ready} of {seen.desired} actors are connected.",
-        ),
+        _learner_available(seen),
+        _ready(job, seen),
         _progress(seen, phase, told),
         *(
             _Finding(
@@ -217,23 +274,59 @@ def _conditions(
             )
             for kind in ("Suspended", "Complete", "Failed")
         ),
-        _Finding(
-            "ScalingLimited",
-            _truth(end is None and bool(seen.limit)),
-            over or seen.limit or "WithinBounds",
-            seen.scaling_reason if seen.limit and end is None else "",
-        ),
+        _scaling_limited(seen),
     )
+
+
+def _learner_available(seen: Observation) -> _Finding:
+    if seen.outcome is not None:
+        return _Finding("LearnerAvailable", "False", seen.outcome.reason, "")
+    if not seen.unavailable:
+        return _Finding("LearnerAvailable", "True", "Answering", "")
+    if seen.trouble is not None:
+        return _Finding("LearnerAvailable", "False", seen.trouble.reason, seen.trouble.message)
+    silence = "The learner does not answer."
+    return _Finding("LearnerAvailable", "False", seen.unavailable, silence)
+
+
+def _ready(job: VACOJob, seen: Observation) -> _Finding:
+    enough = seen.ready >= job.spec.actors.min_replicas
+    reason = "ActorsConnected" if enough else "ActorsMissing"
+    message = f"{seen.ready} of {seen.desired} actors are connected."
+    if seen.outcome is not None:
+        return _Finding("Ready", "False", seen.outcome.reason, message)
+    if seen.shortage is not None and not enough:
+        reason, message = seen.shortage.reason, f"{message} {seen.shortage.message}"
+    if seen.unavailable:
+        reason = seen.trouble.reason if seen.trouble else seen.unavailable
+    return _Finding("Ready", _truth(enough and not seen.unavailable), reason, message)
 
 
 def _progress(seen: Observation, phase: Phase, told: VACOJobStatus) -> _Finding:
     if seen.outcome is not None:
         return _Finding("Progressing", "False", seen.outcome.reason, seen.outcome.message)
-    if seen.unavailable and phase == "Running":
-        return _Finding("Progressing", "Unknown", seen.unavailable, "The learner does not answer.")
-    if phase == "Starting":
-        return _Finding("Progressing", "True", "Starting", "Waiting for the first fragment.")
+    if seen.suspending:
+        return _Finding("Progressing", "True", "Suspending", seen.suspending)
+    trouble = seen.trouble or (seen.shortage if phase != "Running" else None)
+    if phase in ("Pending", "Starting"):
+        if trouble is not None:
+            return _Finding("Progressing", "False", trouble.reason, trouble.message)
+        waits = "the learner's pod" if phase == "Pending" else "the first fragment"
+        return _Finding("Progressing", "True", phase, f"Waiting for {waits}.")
+    if seen.unavailable:
+        silence = trouble or Trouble(seen.unavailable, "The learner does not answer.")
+        return _Finding("Progressing", "Unknown", silence.reason, silence.message)
     return _Finding("Progressing", "True", "Training", f"{told.env_steps} environment steps.")
+
+
+def _scaling_limited(seen: Observation) -> _Finding:
+    if seen.outcome is not None:
+        return _Finding("ScalingLimited", "False", seen.outcome.reason, "")
+    if seen.shortage is not None:
+        return _Finding("ScalingLimited", "True", seen.shortage.reason, seen.shortage.message)
+    if seen.limit:
+        return _Finding("ScalingLimited", "True", seen.limit, seen.scaling_reason)
+    return _Finding("ScalingLimited", "False", "WithinBounds", "")
 
 
 def _truth(holds: bool) -> Truth:
@@ -257,7 +350,7 @@ def _with_times(
                 type=finding.type,
                 status=finding.status,
                 reason=finding.reason,
-                message=finding.message,
+                message=finding.message[:MAX_MESSAGE],
                 last_transition_time=same.last_transition_time if same and held else now,
                 observed_generation=generation,
             )

@@ -22,7 +22,7 @@ from vaco_operator.cluster.api_errors import (
     UnavailableError,
 )
 from vaco_operator.cluster.resources import Document, Resource
-from vaco_operator.cluster.transport import Transport
+from vaco_operator.cluster.transport import Fence, Transport
 
 FIELD_MANAGER: Final = "vaco-operator"
 ATTEMPTS: Final = 5
@@ -35,9 +35,6 @@ PAGE: Final = 100
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
-
-Fence = Callable[[], float]
-"""Returns for how many seconds this process may still write; does not return if it may not."""
 
 
 class KubeApi:
@@ -75,7 +72,7 @@ class KubeApi:
         return await self._call("get", resource, "GET", resource.path(namespace, name))
 
     async def list_pages(
-        self, resource: Resource, namespace: str = "", *, labels: str = ""
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Document]:
         """Yield a collection page by page, each as the list document it came as.
 
@@ -83,12 +80,14 @@ class KubeApi:
             resource: of which.
             namespace: whose; empty: of the whole cluster.
             labels: a selector.
+            fields: a selector too, by what the API can select by.
 
         Raises:
             GoneError: the list took so long that its version is no longer known; begin again.
 
         """
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        query |= {"fieldSelector": fields} if fields else {}
         path = resource.path(namespace)
         while True:
             page = await self._call("list", resource, "GET", path, query=query)
@@ -254,7 +253,8 @@ class KubeApi:
         named = f"{resource.plural}/{subresource}" if subresource else resource.plural
         for attempt in range(1, ATTEMPTS + 1):
             # A write ends before another replica could begin to write.
-            seconds = self._timeout if method == "GET" else min(self._timeout, self._fence())
+            fence = None if method == "GET" else self._fence
+            seconds = min(self._timeout, fence()) if fence else self._timeout
             try:
                 return await self._transport.request(
                     verb,
@@ -265,6 +265,7 @@ class KubeApi:
                     body=body,
                     content_type=content_type,
                     seconds=seconds,
+                    fence=fence,
                 )
             except ApiError as error:
                 if attempt == ATTEMPTS or not _may_pass(error, repeat_conflict):

@@ -13,6 +13,8 @@ from vaco_operator.cluster.manifests.owned import owned
 from vaco_operator.cluster.resources import SECRETS, Document
 from vaco_operator.cluster.settings import Settings
 
+CREDENTIALS_TYPE: Final = "training.vaco.dev/credentials"
+"""Types of Secrets never change: the API server refuses to make somebody else's into ours."""
 _ROOT_KEY: Final = "key"
 
 
@@ -27,7 +29,7 @@ def credentials_secret(job: VACOJob, credentials: Credentials) -> Document:
         content |= {f"{role}.crt": pair.certificate, f"{role}.key": pair.key}
     data = {name: base64.b64encode(value).decode() for name, value in content.items()}
     name = ChildNames.of(job.metadata.name).credentials
-    return owned(SECRETS, job, name, "job", type="Opaque", data=data)
+    return owned(SECRETS, job, name, "job", type=CREDENTIALS_TYPE, data=data)
 
 
 def projected_items(role: Component) -> list[dict[str, str]]:

@@ -1,0 +1,236 @@
+"""Carries out plans: turns what is to be into as few requests as there are differences.
+
+A child is written when it is new, when it should be another than the one written last, or when
+somebody changed it since (`projection`); otherwise nothing is asked, so a job at rest costs no
+request. After a start nothing is remembered, and every child is written once, which the server
+takes for what it is: no change.
+
+A new child is applied with a version that no object can have, which the server takes for a creation
+and refuses if there is an object of that name: what belongs to somebody else is never taken over.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vaco_operator.cluster.api import KubeApi
+from vaco_operator.cluster.api_errors import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    QuotaExceededError,
+)
+from vaco_operator.cluster.desired import child_of
+from vaco_operator.cluster.observed import Child, Observed
+from vaco_operator.cluster.pods import controller_of
+from vaco_operator.cluster.projection import digest, projection
+from vaco_operator.cluster.resources import SECRETS, Document
+from vaco_operator.cluster.steps import Plan
+from vaco_operator.cluster.store import JobKey, Store, Stores
+from vaco_operator.cluster.troubles import QUOTA_EXCEEDED, name_conflict
+from vaco_operator.status import Trouble
+
+_LOG = logging.getLogger(__name__)
+
+NO_VERSION: Final = "1"
+"""No object has it: etcd counts all writes, and the first was not of one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A child that the API server would not take, and why."""
+
+    child: Child
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a plan: whether anything was written, and the first child refused."""
+
+    wrote: bool
+    refused: Refused | None
+
+
+@dataclass(slots=True)
+class _Applied:
+    """What is remembered of a child: what it was to be, what it became, and when it was last so."""
+
+    wanted: bytes
+    became: bytes
+    version: str
+
+
+class Applier:
+    """Writes children of jobs, and remembers what became of them.
+
+    Args:
+        api: is asked.
+        stores: get to know what it answers.
+
+    """
+
+    def __init__(self, api: KubeApi, stores: Stores) -> None:
+        self._api = api
+        self._stores = {store.resource: store for store in stores.children()}
+        self._applied: dict[JobKey, dict[Child, _Applied]] = {}
+
+    def forget(self, key: JobKey) -> None:
+        """Forget a job."""
+        self._applied.pop(key, None)
+
+    async def carry_out(self, key: JobKey, uid: str, plan: Plan, observed: Observed) -> Done:
+        """Patch, delete and apply what a plan says.
+
+        Args:
+            key: of the job.
+            uid: of the job: whose children are its own.
+            plan: what is to be done.
+            observed: what it was decided on.
+
+        Raises:
+            ApiError: a request failed for now; what comes after it was not tried.
+
+        """
+        wrote = bool(plan.patches or plan.deletions)
+        await self._patch(key, plan)
+        await self._delete(key, plan)
+        first: Refused | None = None
+        for document in plan.children:
+            child = child_of(document)
+            try:
+                wrote |= await self._ensure(key, uid, child, document, observed.live.get(child))
+            except ForbiddenError as error:
+                if _namespace_goes(error):
+                    break
+                refused = Refused(child, _forbidden(error))
+            except InvalidError as error:
+                refused = Refused(child, _invalid(error, child, key))
+            except _TakenError:
+                refused = Refused(child, name_conflict(str(child), key.name))
+            else:
+                continue
+            _LOG.warning("%s: %s was refused: %s", key, child, refused.trouble.message)
+            self._applied.get(key, {}).pop(child, None)
+            first = first or refused
+            if child not in observed.live:
+                # What follows needs it.
+                break
+        return Done(wrote, first)
+
+    async def _patch(self, key: JobKey, plan: Plan) -> None:
+        for patch in plan.patches:
+            try:
+                if patch.applied:
+                    metadata = {"name": patch.name, "namespace": key.namespace}
+                    metadata |= patch.change.get("metadata", {})
+                    document = {**patch.change, "metadata": metadata}
+                    answer = await self._api.apply(patch.resource, document, patch.subresource)
+                else:
+                    answer = await self._api.patch(
+                        patch.resource, key.namespace, patch.name, patch.change, patch.subresource
+                    )
+            except (NotFoundError, ConflictError):
+                # It is gone, or another has its name by now; the next look will tell.
+                continue
+            self._stores[patch.resource].put(answer)
+
+    async def _delete(self, key: JobKey, plan: Plan) -> None:
+        for deletion in plan.deletions:
+            try:
+                await self._api.delete(
+                    deletion.resource,
+                    key.namespace,
+                    deletion.name,
+                    uid=deletion.uid,
+                    propagation=deletion.propagation,
+                    grace_seconds=deletion.grace_seconds,
+                )
+            except ConflictError:
+                continue
+
+    async def _ensure(
+        self, key: JobKey, uid: str, child: Child, document: Document, live: Document | None
+    ) -> bool:
+        """Write a child unless it is as it should be; returns whether it was written."""
+        known = self._applied.setdefault(key, {})
+        wanted = digest(document)
+        if live is not None and _is_as_left(known.get(child), wanted, document, live):
+            return False
+        store = self._stores.get(child.resource)
+        answer = await self._write(key, uid, child, document, live, store)
+        if store is not None:
+            store.put(answer)
+            became = digest(projection(answer, document))
+            known[child] = _Applied(wanted, became, answer["metadata"]["resourceVersion"])
+        return True
+
+    async def _write(
+        self,
+        key: JobKey,
+        uid: str,
+        child: Child,
+        document: Document,
+        live: Document | None,
+        store: Store | None,
+    ) -> Document:
+        if child.resource == SECRETS:
+            # It cannot be seen whether there is one; its type, which never changes, is ours alone.
+            return await self._api.apply(child.resource, document)
+        if live is not None:
+            # This one, and none that somebody made in its place.
+            return await self._api.apply(
+                child.resource, _with(document, uid=live["metadata"]["uid"])
+            )
+        try:
+            return await self._api.apply(
+                child.resource, _with(document, resourceVersion=NO_VERSION)
+            )
+        except ConflictError:
+            there = await self._api.get(child.resource, key.namespace, child.name)
+            if controller_of(there) != uid:
+                raise _TakenError from None
+            # Made a moment ago, by a request whose answer was lost.
+            if store is not None:
+                store.put(there)
+            return await self._api.apply(
+                child.resource, _with(document, uid=there["metadata"]["uid"])
+            )
+
+
+class _TakenError(Exception):
+    """The name of a child belongs to somebody else's object."""
+
+
+def _is_as_left(known: _Applied | None, wanted: bytes, document: Document, live: Document) -> bool:
+    if known is None or known.wanted != wanted:
+        return False
+    version = live["metadata"]["resourceVersion"]
+    if known.version != version:
+        if digest(projection(live, document)) != known.became:
+            return False
+        known.version = version
+    return True
+
+
+def _with(document: Document, **metadata: Any) -> Document:
+    return {**document, "metadata": {**document["metadata"], **metadata}}
+
+
+def _namespace_goes(error: ApiError) -> bool:
+    causes = error.details.get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
+def _forbidden(error: ForbiddenError) -> Trouble:
+    reason = QUOTA_EXCEEDED if isinstance(error, QuotaExceededError) else "Forbidden"
+    return Trouble(reason, error.message)
+
+
+def _invalid(error: InvalidError, child: Child, key: JobKey) -> Trouble:
+    causes = error.details.get("causes") or ()
+    if child.resource == SECRETS and any(cause.get("field") == "type" for cause in causes):
+        return name_conflict(str(child), key.name)
+    return Trouble("InvalidChild", error.message)

@@ -1,0 +1,110 @@
+"""The learner's Job: kept, made, or made anew.
+
+A Job's pod template can never change. When the job's spec asks for another one, the Job is deleted,
+with its pod first, which checkpoints; when nothing of it is left, the next attempt is made. Two
+learners never run at once: the next Job waits for pods of the one before, whoever deleted it. A pod
+on a node that died says nothing any more and would be waited for forever; when its grace is long
+over, it is declared dead.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from vaco.job import VACOJob
+
+from vaco_operator.cluster.manifests.pod import live_spec_hash
+from vaco_operator.cluster.manifests.spec_hash import spec_hash
+from vaco_operator.cluster.observed import LearnerJob, Observed
+from vaco_operator.cluster.pods import Pod
+from vaco_operator.cluster.resources import JOBS, PODS
+from vaco_operator.cluster.steps import Deletion, Patch
+
+STUCK_SECONDS: Final = 60.0
+"""A pod that is there for so long after its grace is over will not go by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is to become of the learner's Job, and which attempt is the learner's now.
+
+    `wait`: for what is left of the Job before; `rest`: there is none, and there is to be none.
+    """
+
+    number: int
+    step: Literal["keep", "make", "replace", "wait", "rest"]
+
+
+def attempt(job: VACOJob, observed: Observed) -> Attempt:
+    """Decide what is to become of the learner's Job."""
+    batch, status = observed.learner_job, observed.status
+    if batch is not None:
+        number = max(batch.attempt, 1)
+        if batch.deleting:
+            return Attempt(number, "wait")
+        return Attempt(number, "replace" if _is_outdated(job, batch) else "keep")
+    known = [pod.attempt for pod in observed.former_pods]
+    number = max([status.attempt if status else 0, *known])
+    if job.spec.suspend:
+        return Attempt(max(number, 1), "rest")
+    if any(not pod.over for pod in observed.former_pods):
+        return Attempt(max(number, 1), "wait")
+    return Attempt(number + 1, "make")
+
+
+def restarts(observed: Observed) -> int:
+    """Count the learners that died and were started again, in all of the learner's Jobs."""
+    batch, status = observed.learner_job, observed.status
+    known = status.learner_restarts if status else 0
+    if batch is None:
+        return known
+    # The death that ends the job is followed by no other start.
+    last = 1 if batch.failure is not None and batch.failed else 0
+    return max(known, batch.died_before + batch.failed - last)
+
+
+def clearing(observed: Observed, now: datetime) -> tuple[list[Patch], list[Deletion]]:
+    """Return what removes pods that nobody else removes any more."""
+    patches, deletions = [], []
+    for pod in (*observed.learner_pods, *observed.former_pods, *observed.actor_pods):
+        if pod.gone_by is None or pod.forced or stuck_in(pod, now) > 0:
+            continue
+        if not pod.over:
+            # Its Job holds on to the pod until it has ended. Kubernetes does the same to pods of
+            # nodes that were removed.
+            patches.append(Patch(PODS, pod.name, _declared_dead(pod), "status", applied=True))
+        deletions.append(Deletion(PODS, pod.name, pod.uid, grace_seconds=0))
+    # Whoever deleted their Job and orphaned them wanted them gone from there, not from here.
+    orphans = [
+        pod
+        for pod in observed.former_pods
+        if not pod.owner and not pod.over and pod.gone_by is None
+    ]
+    deletions += [Deletion(PODS, pod.name, pod.uid) for pod in orphans]
+    return patches, deletions
+
+
+def replacement(name: str, batch: LearnerJob) -> Deletion:
+    """Return what makes room for the next attempt: the pod goes first, and then the Job."""
+    return Deletion(JOBS, name, batch.uid, "Foreground")
+
+
+def stuck_in(pod: Pod, now: datetime) -> float:
+    """Return the seconds until a pod that was told to go counts as stuck."""
+    assert pod.gone_by is not None  # noqa: S101 - asked only of pods that were told to go
+    return (pod.gone_by + timedelta(seconds=STUCK_SECONDS) - now).total_seconds()
+
+
+def _is_outdated(job: VACOJob, batch: LearnerJob) -> bool:
+    return live_spec_hash(batch.document) != spec_hash(job, "learner")
+
+
+def _declared_dead(pod: Pod) -> dict[str, object]:
+    message = f"It was still there {STUCK_SECONDS:g} s after its grace: its node seems to be dead."
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "StuckTerminating",
+        "message": message,
+    }
+    return {"metadata": {"uid": pod.uid}, "status": {"phase": "Failed", "conditions": [condition]}}

@@ -1,0 +1,145 @@
+"""Which children a job should have now, as documents, and when its credentials are made anew."""
+
+from typing import Final
+
+from vaco.job import VACOJob
+
+from vaco_operator.cluster.attempts import Attempt
+from vaco_operator.cluster.credentials import Credentials, derive, epoch_at, epoch_end
+from vaco_operator.cluster.labels import JobIdentity
+from vaco_operator.cluster.manifests.children import children
+from vaco_operator.cluster.observed import DIED_BEFORE, Child, LearnerJob, Moment, Observed
+from vaco_operator.cluster.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    JOBS,
+    NETWORK_POLICIES,
+    SECRETS,
+    SERVICES,
+    VOLUME_CLAIMS,
+    Document,
+)
+from vaco_operator.cluster.steps import Issued, World
+
+REISSUE_SECONDS: Final = 30.0
+"""While a pod waits: somebody may have deleted the Secret, which the operator cannot see."""
+_RESOURCES: Final = {
+    (resource.api_version, resource.kind): resource
+    for resource in (
+        CONFIG_MAPS,
+        DEPLOYMENTS,
+        JOBS,
+        NETWORK_POLICIES,
+        SECRETS,
+        SERVICES,
+        VOLUME_CLAIMS,
+    )
+}
+
+
+def child_of(document: Document) -> Child:
+    """Tell which child a document is of."""
+    resource = _RESOURCES[document["apiVersion"], document["kind"]]
+    return Child(resource, document["metadata"]["name"])
+
+
+def desired_children(
+    job: VACOJob,
+    observed: Observed,
+    attempt: Attempt,
+    credentials: Credentials | None,
+    world: World,
+    *,
+    replicas: int,
+    resting: bool,
+    put_off: Child | None = None,
+) -> tuple[Document, ...]:
+    """Return the children to apply, in order.
+
+    Nothing is made while an earlier job's children are still there, nothing after a child whose
+    name somebody else has, and nothing is written into a child that is about to go.
+
+    Args:
+        job: whose they are.
+        observed: what there is of it.
+        attempt: what becomes of the learner's Job.
+        credentials: for the Secret; None: leave it as it is.
+        world: what is the same for all jobs.
+        replicas: of the actors' Deployment.
+        resting: whether the learner shall have no pod.
+        put_off: a child that was refused, and is not to be tried yet.
+
+    Raises:
+        UserError: a pod template of the user's cannot be merged.
+
+    """
+    if observed.leftovers:
+        return ()
+    batch, deployment = observed.learner_job, observed.actors
+    built = children(
+        job,
+        world.settings,
+        replicas=replicas,
+        attempt=attempt.number,
+        suspended=resting,
+        credentials=credentials,
+        live_learner=batch.document if batch else None,
+        live_actors=deployment.document if deployment else None,
+    )
+    wanted: list[Document] = []
+    for document in built.in_order():
+        child = child_of(document)
+        if child in observed.strangers or (child == put_off and child not in observed.live):
+            break
+        if child == put_off:
+            continue
+        if "deletionTimestamp" in observed.live.get(child, {}).get("metadata", {}):
+            continue
+        if child.resource == JOBS:
+            if attempt.step not in ("keep", "make"):
+                continue
+            document = _with_history(document, batch, observed)
+        if child.resource == DEPLOYMENTS and job.spec.suspend and deployment is None:
+            continue
+        wanted.append(document)
+    return tuple(wanted)
+
+
+def issue(
+    job: VACOJob, observed: Observed, issued: Issued | None, now: Moment, world: World
+) -> Credentials | None:
+    """Return the credentials to apply now; None: those that were applied still do."""
+    identity = JobIdentity.of(job)
+    epoch = epoch_at(identity.created, now.wall)
+    if issued is not None and issued.epoch == epoch:
+        waited = now.monotonic - issued.at
+        if not _somebody_waits(observed) or waited < REISSUE_SECONDS:
+            return None
+    return derive(world.root_key, identity, epoch, world.settings.cluster_domain)
+
+
+def issued_now(job: VACOJob, now: Moment) -> Issued:
+    """Return what to remember of credentials that are applied now."""
+    return Issued(epoch_at(JobIdentity.of(job).created, now.wall), now.monotonic)
+
+
+def next_issue(job: VACOJob, observed: Observed, issued: Issued, now: Moment) -> float:
+    """Return the seconds until credentials are to be looked at again."""
+    epoch = (epoch_end(JobIdentity.of(job).created, issued.epoch) - now.wall).total_seconds()
+    if not _somebody_waits(observed):
+        return epoch
+    return min(epoch, issued.at + REISSUE_SECONDS - now.monotonic)
+
+
+def _somebody_waits(observed: Observed) -> bool:
+    pods = (*observed.learner_pods, *observed.actor_pods)
+    return any(not pod.started and pod.gone_by is None for pod in pods)
+
+
+def _with_history(document: Document, batch: LearnerJob | None, observed: Observed) -> Document:
+    """Write on the learner's Job how many learners had died before it was made."""
+    restarts = observed.status.learner_restarts if observed.status else 0
+    died = batch.died_before if batch else restarts
+    metadata = document["metadata"]
+    annotations = {**metadata.get("annotations", {}), DIED_BEFORE: str(died)}
+    return {**document, "metadata": {**metadata, "annotations": annotations}}

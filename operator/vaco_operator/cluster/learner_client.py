@@ -1,0 +1,175 @@
+"""What learners say, asked again and again beside the reconciles, which never wait for it.
+
+For every learner that runs there is one task with one channel: mutual TLS with the operator's own
+certificate of that job, and the job's token. How many questions are under way at once is bounded,
+and so is the time for each. An answer is kept with the pod that gave it and the time it came, and
+the job is looked at again; what is believed of it is the plan's to say (`hearing`).
+
+The operator asks at the address of the learner's pod. Where it runs outside of the cluster and
+cannot reach pods, or in a test whose pods are simulated, a file named by
+VACO_LEARNER_ADDRESS_OVERRIDE_FILE says where learners are to be found instead: a JSON object of
+`namespace/name` to `host:port`, read anew before every question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc
+from grpc import aio
+from vaco.channels import CHANNEL_OPTIONS
+from vaco.v1 import learner_pb2 as pb
+from vaco.v1.learner_pb2_grpc import LearnerServiceStub
+
+from vaco_operator.cluster.credentials import Credentials
+from vaco_operator.cluster.labels import GRPC_PORT
+from vaco_operator.cluster.observed import Answer
+from vaco_operator.cluster.steps import LearnerAddress
+from vaco_operator.cluster.store import JobKey
+
+if TYPE_CHECKING:
+    from vaco.v1.learner_pb2_grpc import LearnerServiceAsyncStub
+
+_LOG = logging.getLogger(__name__)
+
+OVERRIDES: Final = "VACO_LEARNER_ADDRESS_OVERRIDE_FILE"
+MAX_AT_ONCE: Final = 32
+ANSWER_SECONDS: Final = 2.0
+FIRST_SECONDS: Final = 0.5
+MAX_SILENCE_SECONDS: Final = 30.0
+"""Between two questions to a learner that has never answered: it may start for minutes."""
+_MAX_OVERRIDES_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """A learner to ask.
+
+    Attributes:
+        address: of its pod.
+        host: the name that its certificate is for.
+        epoch: of the credentials; in another one a new channel is made.
+        credentials: derives them, when a channel is made.
+
+    """
+
+    address: LearnerAddress
+    host: str
+    epoch: int
+    credentials: Callable[[], Credentials]
+
+    def is_same(self, other: Acquaintance) -> bool:
+        """Whether the channel to the one leads to the other."""
+        return (self.address, self.host, self.epoch) == (other.address, other.host, other.epoch)
+
+
+class LearnerClient:
+    """Asks the learners it is told to follow.
+
+    Args:
+        wake: called with the job whose learner has answered.
+        overrides: file of other addresses; None: that of the environment, if it names one.
+        clock: monotonic seconds.
+
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[JobKey], None],
+        overrides: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        named = os.environ.get(OVERRIDES)
+        self._overrides = overrides or (Path(named) if named else None)
+        self._wake = wake
+        self._clock = clock
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._followed: dict[JobKey, tuple[Acquaintance, asyncio.Task[None]]] = {}
+        self._answers: dict[JobKey, Answer] = {}
+
+    def latest(self, key: JobKey) -> Answer | None:
+        """Return the newest answer of a job's learner."""
+        return self._answers.get(key)
+
+    def follow(self, key: JobKey, learner: Acquaintance) -> None:
+        """Ask this learner from now on, and no other of the job."""
+        known = self._followed.get(key)
+        if known is not None and known[0].is_same(learner) and not known[1].done():
+            return
+        self.forget(key)
+        task = asyncio.create_task(self._ask_on(key, learner), name=f"learner of {key}")
+        self._followed[key] = (learner, task)
+
+    def forget(self, key: JobKey) -> None:
+        """Ask the job's learner no more, and forget what it said."""
+        known = self._followed.pop(key, None)
+        if known is not None:
+            known[1].cancel()
+        self._answers.pop(key, None)
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        tasks = [task for _, task in self._followed.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._followed.clear()
+
+    async def _ask_on(self, key: JobKey, learner: Acquaintance) -> None:
+        """Ask until cancelled, at an address that may change."""
+        silence = FIRST_SECONDS
+        while True:
+            target = self._target(key, learner)
+            async with _channel(target, learner) as channel:
+                stub = LearnerServiceStub(channel)
+                while target == self._target(key, learner):
+                    status = await self._ask(key, stub)
+                    if status is None and key not in self._answers:
+                        await asyncio.sleep(silence)
+                        silence = min(MAX_SILENCE_SECONDS, 2 * silence)
+                        continue
+                    if status is not None:
+                        self._answers[key] = Answer(status, learner.address.pod, self._clock())
+                        self._wake(key)
+                    await asyncio.sleep(learner.address.every)
+
+    async def _ask(self, key: JobKey, stub: LearnerServiceAsyncStub) -> pb.GetStatusResponse | None:
+        async with self._slots:
+            try:
+                return await stub.GetStatus(pb.GetStatusRequest(), timeout=ANSWER_SECONDS)
+            except aio.AioRpcError as error:
+                _LOG.debug("%s: no answer: %s %s", key, error.code().name, error.details())
+                return None
+
+    def _target(self, key: JobKey, learner: Acquaintance) -> str:
+        ip = learner.address.ip
+        default = f"[{ip}]:{GRPC_PORT}" if ":" in ip else f"{ip}:{GRPC_PORT}"
+        if self._overrides is None:
+            return default
+        try:
+            with self._overrides.open("rb") as file:
+                addresses = json.loads(file.read(_MAX_OVERRIDES_BYTES))
+            return str(addresses.get(str(key), default))
+        except (OSError, ValueError, AttributeError):
+            return default
+
+
+def _channel(target: str, learner: Acquaintance) -> aio.Channel:
+    credentials = learner.credentials()
+    tls = grpc.ssl_channel_credentials(
+        credentials.authorities, credentials.operator.key, credentials.operator.certificate
+    )
+    token = grpc.access_token_call_credentials(credentials.token)
+    # The pod is asked by its address, so that no other attempt's is; it proves its name.
+    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", learner.host))
+    return aio.secure_channel(
+        target, grpc.composite_channel_credentials(tls, token), options=options
+    )
