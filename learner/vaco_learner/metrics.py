@@ -82,6 +82,7 @@ class StatusCollector(Collector):
         for name, text, value in (
             ("env_steps", "Environment steps trained.", status.env_steps),
             ("episodes", "Episodes ended.", status.episodes),
+            ("received_samples", "Samples that reached the learner.", status.ledger.received),
         ):
             yield CounterMetricFamily(f"vaco_learner_{name}", text, value=value)
         samples = CounterMetricFamily(

@@ -115,7 +115,16 @@ HELM = (
         "helm.sh/helm/v3/internal/version.version",
     ),
 )  # fmt: skip
-ALL = CONTROL_PLANE + SIMULATED_NODES + NODE + HELM
+_HELM_UNITTEST = "github.com/helm-unittest/helm-unittest"
+_PROMETHEUS = "github.com/prometheus/prometheus"
+CHART = (
+    *HELM,
+    Program(
+        "helm-unittest", "helm-unittest", f"{_HELM_UNITTEST}/cmd/helm-unittest", _HELM_UNITTEST
+    ),
+    Program("promtool", "promtool", f"{_PROMETHEUS}/cmd/promtool", _PROMETHEUS),
+)
+ALL = CONTROL_PLANE + SIMULATED_NODES + NODE + CHART
 
 
 def binary(name: str) -> str:
