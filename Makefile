@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEMO_RUN ?= runs/cartpole
+DEMO_RUN ?= runs/demo
 GENERATED := protos/vaco/v1
 CRD := charts/vaco/files/vacojobs.training.vaco.dev.yaml
 
@@ -47,7 +47,7 @@ cluster: $(READY) ## Start a Kubernetes control plane with simulated nodes and p
 	$(BIN)/python tests/cluster/start.py run control-plane
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, layering and generated files
+lint: $(READY) ## Check style, types and layering
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
