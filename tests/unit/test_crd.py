@@ -245,4 +245,19 @@ def test_names_and_words_are_spelled_for_cel() -> None:
     field = Field(("stop", "return"), optional=True)
     new, old = "self.stop.__return__", "oldSelf.stop.__return__"
     assert field.unchanged == f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
-    assert Field(("a",)).changed == "self.a != oldSelf.a"
+    assert Field(("a",)).changed == "!(self.a == oldSelf.a)"
+
+
+def test_a_field_left_out_is_compared_by_what_that_means(schema: Schema) -> None:
+    """A manifest that spells out the defaults of its variant is no change."""
+    told = {rule["fieldPath"]: rule["rule"] for rule in rules_at(schema, "spec")}
+    new, old = "self.algorithm.delta", "oldSelf.algorithm.delta"
+    meant = f"(has({new}) ? {new} : 0.2) == (has({old}) ? {old} : 0.2)"
+    assert told[".algorithm.delta"] == f"oldSelf.suspend || {meant}"
+    network = "self.policy.network"
+    assert told[".policy.network.activation"].startswith(
+        f"(has({network}.activation) ? {network}.activation : "
+        f'{network}.type == \'cnn\' ? "relu" : "tanh") == '
+    )
+    assert "[64, 64]" in told[".policy.network.hiddenSizes"]
+    assert "?" not in told[".policy.network.channels"]

@@ -41,31 +41,41 @@ class Field:
 
     Attributes:
         path: Names from the part that has the rule down to the field.
-        optional: Whether it may be absent although all defaults are filled in.
+        optional: Whether it may be absent although the server has filled in defaults.
         opaque: Whether CEL cannot see it, because anything may be below it.
+        default: What an absent field means: an expression in which `{part}` is the part that the
+            field is in; empty: nothing.
 
     """
 
     path: tuple[str, ...]
     optional: bool = False
     opaque: bool = False
+    default: str = ""
 
     @property
     def unchanged(self) -> str:
-        """Expression that is true if the field is what it was."""
+        """Expression that is true if the field means what it meant."""
         new, old = self._of("self"), self._of("oldSelf")
         if not self.optional:
             return f"{new} == {old}"
+        if self.default:
+            return f"{self._meant('self')} == {self._meant('oldSelf')}"
         # `self.?field` would be shorter, but the server takes its size to be without bound.
         return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
 
     @property
     def changed(self) -> str:
-        """Expression that is true if the field is not what it was."""
-        return f"!({self.unchanged})" if self.optional else self.unchanged.replace("==", "!=")
+        """Expression that is true if the field does not mean what it meant."""
+        return f"!({self.unchanged})"
 
     def _of(self, root: str) -> str:
         return ".".join([root, *(escaped(name) for name in self.path)])
+
+    def _meant(self, root: str) -> str:
+        here = self._of(root)
+        default = self.default.replace("{part}", here.rpartition(".")[0])
+        return f"(has({here}) ? {here} : {default})"
 
 
 def validation(

@@ -36,7 +36,8 @@ def transition_rules(part: Node, path: tuple[str, ...] = ()) -> Iterator[Validat
     for member in members(part):
         here = (*path, member.name)
         there = member.required or member.has_default or member.name == part.tag
-        field = Field(here, optional=not there, opaque=_is_opaque(member.node))
+        opaque = _is_opaque(member.node)
+        field = Field(here, not there, opaque, "" if there else member.meant(part))
         if (member.node.fields or member.node.variants) and there:
             yield from transition_rules(member.node, here)
         else:

@@ -4,6 +4,7 @@ A field that only some variants have gets no default, because it would be there 
 the programs fill it in. A rule refuses it beside a tag that it does not belong to.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from vaco.explain import Entry, entries_of
 from vaco.schema.base import RULES, Rule
 from vaco.schema.tree import Node
 
-from vaco_operator.crd.cel import Validation, escaped, one_of, validation
+from vaco_operator.crd.cel import Validation, escaped, one_of, quoted, validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,20 @@ class Member:
         """Whether it is filled in, with the same value whatever the variant."""
         one = self.everywhere and len(self.entries) == 1
         return one and self.node.schema.get("default") is not None
+
+    def meant(self, part: Node) -> str:
+        """Say in CEL what it means when it is left out of `{part}`; empty if it means nothing."""
+        variants = [(owner, part.variants[owner].fields[self.name]) for owner in self.owners]
+        defaults = {owner: json.dumps(node.schema.get("default")) for owner, node in variants}
+        told = ""
+        for owner, default in defaults.items():
+            if default == "null":
+                return ""
+            if not told or len(set(defaults.values())) == 1:
+                told = default
+            else:
+                told = f"{{part}}.{part.tag} == {quoted(owner)} ? {default} : {told}"
+        return told
 
 
 def members(part: Node) -> list[Member]:
