@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from vaco.errors import UserError
 from vaco.job import VACOJob, VACOJobStatus, parse_job
-from vaco_operator.local.adoption import adopt, differences
+from vaco.schema.changes import change_of
+from vaco.schema.tree import tree_of
+from vaco_operator.local.adoption import MAY_CHANGE, adopt, differences
 from vaco_operator.local.run_directory import RunDirectory, read_lines, replace_file
 from vaco_operator.local.scale_request import (
     ScaleRequest,
@@ -131,6 +133,15 @@ def test_another_job_is_refused_with_the_fields_named(directory, job, difference
     assert difference in str(refused.value)
     assert "--run-dir" in str(refused.value)
     assert directory.job_file.read_text() == stored
+
+
+def test_what_may_change_at_any_time_on_a_cluster_may_change_between_runs_here():
+    wishes = {path for path, _ in tree_of(VACOJob).fields["spec"].walk()}
+    wishes = {path for path in wishes if change_of(path) == "any time"}
+    allowed = tuple(f"{name}." for name in MAY_CHANGE)
+    assert {path for path in wishes if not f"{path}.".startswith(allowed)} == set()
+    never = [name for name in MAY_CHANGE if change_of(name) == "never"]
+    assert never == ["learner.storage"]  # which has no meaning here
 
 
 def test_differences_are_named_in_both_directions():
