@@ -5,12 +5,15 @@ What is heavy is imported after the arguments are read, and after signals are li
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaco.channels import is_loopback
 from vaco.errors import EXIT_OK, EXIT_PERMANENT, UserError
 
+from vaco_actor.identity import ActorIdentity
 from vaco_actor.signals import stop_on_signals
 
 
@@ -31,13 +34,15 @@ def _run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
     from vaco_actor.program import RunOptions, run
 
+    host = "127.0.0.1" if is_loopback(options.learner) else "0.0.0.0"  # noqa: S104 - scraped
     return run(
         RunOptions(
             job=options.job,
             learner=options.learner,
-            actor_id=options.actor_id,
-            index=options.index,
-            incarnation=options.incarnation,
+            identity=ActorIdentity.of(
+                options.actor_id, options.index, options.incarnation, os.environ
+            ),
+            metrics_host=options.metrics_host or host,
             metrics_port=options.metrics_port,
         ),
         stop,
@@ -75,10 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="act for a learner until the job is complete")
     run.add_argument("--job", type=Path, required=True, help="manifest with metadata.uid")
     run.add_argument("--learner", required=True, help="host:port of the learner")
-    run.add_argument("--actor-id", required=True, help="name of this actor, such as actor-0")
-    run.add_argument("--index", type=_natural, default=0, help="its number; it seeds")
-    run.add_argument("--incarnation", type=_natural, default=1, help="grows with each restart")
-    run.add_argument("--metrics-port", type=_natural, default=0, help="Prometheus; 0: any port")
+    run.add_argument("--actor-id", help="name of this actor; default: $POD_NAME")
+    run.add_argument("--index", type=_natural, help="its number, which seeds; default: by its name")
+    run.add_argument(
+        "--incarnation",
+        type=_positive,
+        help="grows with each start of the same actor; default: milliseconds since 1970",
+    )
+    run.add_argument(
+        "--metrics-host",
+        help="of probes and metrics; default: loopback if the learner is there, else all addresses",
+    )
+    run.add_argument("--metrics-port", type=_natural, default=0, help="of the same; 0: any port")
     evaluate = commands.add_parser("evaluate", help="play episodes with a checkpoint's policy")
     evaluate.add_argument("--job", type=Path, required=True, help="the run's job.yaml")
     evaluate.add_argument("--checkpoint", type=Path, required=True, help="its directory")

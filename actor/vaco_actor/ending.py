@@ -19,6 +19,10 @@ PERMANENT: Final = frozenset(
 )
 
 
+# A restart has another incarnation, so it may be answered otherwise.
+FENCED: Final = grpc.StatusCode.ALREADY_EXISTS
+
+
 class Outcome(Enum):
     """How the connection ended."""
 
@@ -28,6 +32,8 @@ class Outcome(Enum):
     """We said goodbye, and everything we sent is in the learner's hands."""
     REPORTED = auto()
     """We said why we cannot go on."""
+    FENCED = auto()
+    """The learner knows a newer incarnation of us: another process, or our clock was set back."""
     REFUSED = auto()
     """The learner does not want us, and would not the next time."""
     LOST = auto()

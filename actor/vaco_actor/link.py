@@ -14,8 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.vital import Pulse
 
 from vaco_actor.backoff import Backoff, BackoffSettings
 from vaco_actor.ending import Ending
@@ -23,6 +25,8 @@ from vaco_actor.mailbox import Mailbox
 from vaco_actor.outbox import Outbox
 from vaco_actor.stream import Learner, TrajectoryStream
 from vaco_actor.watch import WeightsWatch
+
+_BEAT_SECONDS: Final = 1.0
 
 
 class Link:
@@ -35,6 +39,7 @@ class Link:
         mailbox: Where weights go.
         ended: Called in the link's thread when it is over, however it ended.
         backoff: How long to wait for a learner that is away.
+        pulse: Of the link's thread.
 
     """
 
@@ -46,6 +51,7 @@ class Link:
         mailbox: Mailbox,
         ended: Callable[[], None],
         backoff: BackoffSettings,
+        pulse: Pulse,
     ) -> None:
         self._learner = learner
         self._hello = hello
@@ -53,6 +59,8 @@ class Link:
         self._mailbox = mailbox
         self._ended = ended
         self._backoff = backoff
+        self._pulse = pulse
+        self._stream: TrajectoryStream | None = None
         self._ending: Ending | None = None
         self._crash: BaseException | None = None
         # The newest one counts: the learner asks again only when it has given up an older one.
@@ -60,6 +68,11 @@ class Link:
         self._stop: Callable[[], None] | None = None
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._main, name="link", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the learner has let us in and the stream is open."""
+        return self._stream is not None and self._stream.connected
 
     def start(self) -> None:
         """Connect, and stay connected."""
@@ -103,8 +116,14 @@ class Link:
     async def _run(self) -> Ending | None:
         loop = asyncio.get_running_loop()
         stream = TrajectoryStream(
-            self._learner, self._hello, self._outbox, self._new_backoff(), self._evaluations.append
+            self._learner,
+            self._hello,
+            self._outbox,
+            self._mailbox,
+            self._new_backoff(),
+            self._evaluations.append,
         )
+        self._stream = stream
         watch = WeightsWatch(
             self._learner,
             self._hello.job_uid,
@@ -119,6 +138,7 @@ class Link:
             asyncio.create_task(watch.run()),
         ]
         waiter = asyncio.create_task(closed.wait())
+        beating = asyncio.create_task(self._beat())
         self._stop = lambda: _call_soon(loop, closed.set)
         self._outbox.set_wake(lambda: _call_soon(loop, stream.wake))
         self._started.set()
@@ -128,9 +148,15 @@ class Link:
             return done[0].result() if done else None
         finally:
             self._outbox.set_wake(None)
-            for task in (*tasks, waiter):
+            for task in (*tasks, waiter, beating):
                 task.cancel()
-            await asyncio.gather(*tasks, waiter, return_exceptions=True)
+            await asyncio.gather(*tasks, waiter, beating, return_exceptions=True)
+            self._pulse.rest()
+
+    async def _beat(self) -> None:
+        while True:
+            self._pulse.beat()
+            await asyncio.sleep(_BEAT_SECONDS)
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._backoff, time.monotonic, random.Random())  # noqa: S311 - jitter

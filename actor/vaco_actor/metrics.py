@@ -1,9 +1,8 @@
-"""What monitoring sees of an actor: a Prometheus endpoint, fed by counters of the rollout."""
+"""What monitoring sees of an actor: Prometheus metrics, fed by counters of the rollout."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -70,29 +69,3 @@ class ActorCollector(Collector):
                 "Mean return of the episodes that ended last.",
                 value=counters.return_mean,
             )
-
-
-class MetricsServer:
-    """Serves an actor's metrics over HTTP until `close`.
-
-    Args:
-        collector: What to serve.
-        host: To listen on.
-        port: 0: any.
-
-    Attributes:
-        address: Host and port listened on.
-
-    """
-
-    def __init__(self, collector: Collector, host: str, port: int) -> None:
-        registry = CollectorRegistry()
-        registry.register(collector)
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.address = f"{host}:{self._server.server_port}"
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from vaco.channels import Security, is_loopback
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from vaco.channels import Security
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
 from vaco.framing import MAX_FRAGMENT_BYTES
 from vaco.job import VACOJob, load_job
+from vaco.monitoring import MonitoringServer
 from vaco.v1 import trajectory_pb2 as pb
+from vaco.vital import Vitals, stuck_seconds
 from vaco.weights import Weights
 from vaco_policy.policy import Policy
 from vaco_policy.seeding import derive
@@ -27,10 +30,11 @@ from vaco_actor.backoff import BackoffSettings
 from vaco_actor.ending import Ending, Outcome
 from vaco_actor.environments import make_vector_env
 from vaco_actor.evaluation import MAX_ENVIRONMENTS, play
+from vaco_actor.identity import ActorIdentity
 from vaco_actor.link import Link
 from vaco_actor.lock_step import LockStep
 from vaco_actor.mailbox import Mailbox
-from vaco_actor.metrics import ActorCollector, Counters, MetricsServer
+from vaco_actor.metrics import ActorCollector, Counters
 from vaco_actor.outbox import Fate, Outbox
 from vaco_actor.rollout import Rollout, RolloutSettings
 from vaco_actor.stream import Learner
@@ -48,6 +52,7 @@ _EXITS: Final = {
     Outcome.DRAINED: EXIT_OK,
     Outcome.REPORTED: EXIT_FAILURE,
     Outcome.REFUSED: EXIT_PERMANENT,
+    Outcome.FENCED: EXIT_FAILURE,
     Outcome.LOST: EXIT_FAILURE,
 }
 
@@ -59,18 +64,16 @@ class RunOptions:
     Attributes:
         job: Manifest with `metadata.uid`.
         learner: host:port.
-        actor_id: Its name.
-        index: Its number among the actors.
-        incarnation: Grows with every start of the same actor.
-        metrics_port: Of the Prometheus endpoint; 0: any.
+        identity: Its name and numbers.
+        metrics_host: Of the probes and the Prometheus endpoint.
+        metrics_port: Of the same; 0: any.
 
     """
 
     job: Path
     learner: str
-    actor_id: str
-    index: int
-    incarnation: int
+    identity: ActorIdentity
+    metrics_host: str
     metrics_port: int
 
 
@@ -85,11 +88,12 @@ def run(options: RunOptions, stop: threading.Event) -> int:
     if job.metadata.uid is None:
         raise UserError("metadata.uid", "not set", "Run the job with `vaco run`.")
     security = Security.from_environment()
+    identity = options.identity
     torch.set_num_threads(job.spec.actors.threads)
     environment = make_vector_env(
         job.spec.task,
         job.spec.rollout.environments_per_actor,
-        derive(job.spec.seed, "actor", options.index, options.incarnation, "environments"),
+        derive(job.spec.seed, "actor", identity.index, identity.incarnation, "environments"),
         threads=job.spec.actors.threads,
     )
     with environment:
@@ -119,21 +123,31 @@ class _Actor:
         self._made_with: Weights | None = None
         self._outbox = Outbox(self._lock_step.decided if self._lock_step else _forget)
         self._counters = Counters()
-        settings = _rollout_settings(options, job)
-        self._rollout = Rollout(environment, policy, self._mailbox, settings)
+        settings = _rollout_settings(options.identity, job)
+        self._vitals = Vitals(stuck_seconds(), self._unready)
+        self._pulse = self._vitals.pulse("rollout")
+        self._rollout = Rollout(environment, policy, self._mailbox, settings, self._pulse.beat)
         hello = pb.Hello(
             job_uid=settings.job_uid,
-            actor_id=options.actor_id,
-            actor_incarnation=options.incarnation,
+            actor_id=settings.actor_id,
+            actor_incarnation=settings.actor_incarnation,
             spaces_json=environment.spaces.to_json(),
         )
-        self._link = Link(learner, hello, self._outbox, self._mailbox, stop.set, BackoffSettings())
-        self._metrics = MetricsServer(
-            ActorCollector(self._counters, lambda: self._outbox.unacknowledged),
-            "127.0.0.1" if is_loopback(options.learner) else "0.0.0.0",  # noqa: S104 - scraped
-            options.metrics_port,
+        self._link = Link(
+            learner,
+            hello,
+            self._outbox,
+            self._mailbox,
+            stop.set,
+            BackoffSettings(),
+            self._vitals.pulse("link"),
         )
-        _LOG.info("metrics are served at %s", self._metrics.address)
+        registry = CollectorRegistry()
+        registry.register(ActorCollector(self._counters, lambda: self._outbox.unacknowledged))
+        self._monitoring = MonitoringServer(
+            options.metrics_host, options.metrics_port, make_wsgi_app(registry), self._vitals
+        )
+        _LOG.info("metrics are served at %s", self._monitoring.address)
 
     def run(self) -> int:
         self._link.start()
@@ -149,12 +163,16 @@ class _Actor:
             raise
         finally:
             self._link.close()
-            self._metrics.close()
+            self._monitoring.close()
+
+    def _unready(self) -> str:
+        return "" if self._link.connected else "no learner has let us in"
 
     def _roll_out(self) -> None:
         while not self._stop.is_set() and not self._mailbox.wait(_POLL_SECONDS):
-            pass
+            self._pulse.beat()
         while not self._stop.is_set():
+            self._pulse.beat()
             request = self._link.take_evaluation()
             if request is not None:
                 self._evaluate(request)
@@ -206,7 +224,9 @@ class _Actor:
             task = task.model_copy(update={"vectorisation": "sync"})
         count = min(request.episodes, MAX_ENVIRONMENTS)
         with make_vector_env(task, count, request.seed, threads=self._spec.actors.threads) as env:
-            played = play(env, self._policy, request.episodes, self._stop)
+            played = play(
+                env, self._policy, request.episodes, self._stop, lambda _: self._pulse.beat()
+            )
         if played is None:
             return
         self._outbox.report(
@@ -220,6 +240,7 @@ class _Actor:
 
     def _leave(self) -> int:
         """Say goodbye, unless the link has ended; return the exit status."""
+        self._pulse.rest()
         self._outbox.leave()
         ending = self._link.join(self._spec.actors.drain_seconds)
         if ending is None:
@@ -233,6 +254,7 @@ class _Actor:
         return _EXITS[ending.outcome]
 
     def _report(self, message: str, *, permanent: bool) -> None:
+        self._pulse.rest()
         self._outbox.fail(message, permanent=permanent)
         self._link.join(_REPORT_SECONDS)
 
@@ -249,15 +271,15 @@ def _check_size(environment: VectorEnvironment, length: int) -> None:
         )
 
 
-def _rollout_settings(options: RunOptions, job: VACOJob) -> RolloutSettings:
+def _rollout_settings(identity: ActorIdentity, job: VACOJob) -> RolloutSettings:
     return RolloutSettings(
         job_uid=job.metadata.uid or "",
-        actor_id=options.actor_id,
-        actor_incarnation=options.incarnation,
+        actor_id=identity.actor_id,
+        actor_incarnation=identity.incarnation,
         fragment_length=job.spec.rollout.fragment_length,
         gamma=job.spec.algorithm.gamma,
         reward_bound=job.spec.task.reward_bound,
-        seed=derive(job.spec.seed, "actor", options.index, options.incarnation, "actions"),
+        seed=derive(job.spec.seed, "actor", identity.index, identity.incarnation, "actions"),
     )
 
 

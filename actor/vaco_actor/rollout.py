@@ -10,6 +10,7 @@ Nothing here knows where weights come from or where fragments go.
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,10 @@ class RolloutSettings:
         return FragmentId(self.job_uid, self.actor_id, self.actor_incarnation, sequence)
 
 
+def _ignore() -> None:
+    """Nobody counts the steps."""
+
+
 class Rollout:
     """An endless sequence of fragments.
 
@@ -73,6 +78,7 @@ class Rollout:
         policy: What acts; its weights are replaced by those in `mailbox`.
         mailbox: Where newer weights appear.
         settings: How.
+        stepped: Called after every step.
 
     """
 
@@ -82,7 +88,9 @@ class Rollout:
         policy: Policy,
         mailbox: Mailbox,
         settings: RolloutSettings,
+        stepped: Callable[[], None] = _ignore,
     ) -> None:
+        self._stepped = stepped
         self._loaded: Weights | None = None
         self._environment = environment
         self._policy = policy
@@ -122,6 +130,7 @@ class Rollout:
                 acting = self._load(newest)
             buffers.versions[length] = acting.version
             self._step(buffers, length)
+            self._stepped()
             length += 1
         if length == 0:
             return None

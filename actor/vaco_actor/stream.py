@@ -20,7 +20,8 @@ from vaco.trajectory import trajectory_stream
 from vaco.v1 import trajectory_pb2 as pb
 
 from vaco_actor.backoff import Backoff
-from vaco_actor.ending import PERMANENT, Ending, Outcome
+from vaco_actor.ending import FENCED, PERMANENT, Ending, Outcome
+from vaco_actor.mailbox import Mailbox
 from vaco_actor.outbox import Outbox
 
 _LOG = logging.getLogger(__name__)
@@ -52,8 +53,12 @@ class TrajectoryStream:
         learner: Where it is.
         hello: What we introduce ourselves with.
         outbox: What to send.
+        mailbox: The weights that we have.
         backoff: How long to wait between two streams.
         asked: Called with every evaluation the learner asks for.
+
+    Attributes:
+        connected: Whether the learner has let us in and the stream is open.
 
     """
 
@@ -62,12 +67,15 @@ class TrajectoryStream:
         learner: Learner,
         hello: pb.Hello,
         outbox: Outbox,
+        mailbox: Mailbox,
         backoff: Backoff,
         asked: Callable[[pb.EvaluationRequest], None],
     ) -> None:
         self._learner = learner
         self._hello = hello
         self._outbox = outbox
+        self._mailbox = mailbox
+        self.connected = False
         self._backoff = backoff
         self._asked = asked
         self._changed = asyncio.Event()
@@ -103,6 +111,8 @@ class TrajectoryStream:
             except TimeoutError:
                 _LOG.warning("the learner did not answer Hello within %g s", WELCOME_SECONDS)
             except aio.AioRpcError as error:
+                if error.code() is FENCED:
+                    return Ending(Outcome.FENCED, error.details() or error.code().name)
                 if error.code() in PERMANENT:
                     return Ending(Outcome.REFUSED, error.details() or error.code().name)
                 _LOG.warning("the stream broke: %s: %s", error.code().name, error.details())
@@ -120,9 +130,27 @@ class TrajectoryStream:
             return Ending(Outcome.COMPLETE)
         if first.WhichOneof("message") != "welcome":
             return Ending(Outcome.REFUSED, "the learner's first message was no Welcome")
+        if self._is_replaced(first.welcome.learner_incarnation):
+            return None
         _LOG.info("the learner grants %d credits", first.welcome.credits)
         self._outbox.connected(first.welcome.credits)
-        return await self._exchange(call)
+        self.connected = True
+        try:
+            return await self._exchange(call)
+        finally:
+            self.connected = False
+
+    def _is_replaced(self, incarnation: int) -> bool:
+        """Tell whether a newer learner than this one has been seen: it is to be found instead."""
+        newest = self._mailbox.newest
+        if newest is None or incarnation >= newest.incarnation:
+            return False
+        _LOG.warning(
+            "passed over the learner's incarnation %d: our weights are those of %d",
+            incarnation,
+            newest.incarnation,
+        )
+        return True
 
     async def _exchange(self, call: Any) -> Ending | None:
         reader = asyncio.create_task(self._read(call))

@@ -23,7 +23,7 @@ from vaco_learner.control import Control
 from vaco_learner.hub import Hub
 from vaco_learner.ledger import Fate
 from vaco_learner.progress import Progress
-from vaco_learner.roster import ActorRefusedError
+from vaco_learner.roster import ActorFencedError, ActorRefusedError
 from vaco_learner.session import Session, StreamEndedError
 from vaco_learner.spaces_gate import SpacesGate, SpacesRefusedError
 
@@ -68,6 +68,9 @@ class TrajectoryServicer:
             actor = intake.admission.connect(hello.actor_id, hello.actor_incarnation)
         except StreamEndedError as error:
             await context.abort(error.ending.code, error.ending.details)
+        except ActorFencedError as error:
+            _LOG.warning("an actor is refused: %s", error)
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
         except (ActorRefusedError, SpacesRefusedError, UserError) as error:
             _LOG.warning("an actor is refused: %s", error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))

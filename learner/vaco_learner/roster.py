@@ -24,6 +24,10 @@ class ActorRefusedError(Exception):
     """An actor that must not connect; retrying would not help it."""
 
 
+class ActorFencedError(ActorRefusedError):
+    """An incarnation of an actor that has a newer one; started again, it may be the newest."""
+
+
 @dataclass(frozen=True, slots=True)
 class ActorRecord:
     """An actor as a checkpoint keeps it."""
@@ -148,7 +152,8 @@ class Roster:
         """Note that an actor opened a stream; a newer incarnation starts a new delivery log.
 
         Raises:
-            ActorRefusedError: a newer incarnation is known, or there are too many actors.
+            ActorFencedError: a newer incarnation is known.
+            ActorRefusedError: there are too many actors, or it is none.
 
         """
         if not 0 < len(actor_id) <= MAX_ACTOR_ID_LENGTH:
@@ -160,8 +165,10 @@ class Roster:
             self._make_room()
             actor = self._actors[actor_id] = Actor(actor_id, incarnation, DeliveryLog())
         elif incarnation < actor.incarnation:
-            known = actor.incarnation
-            raise ActorRefusedError(f"{actor_id}: incarnation {incarnation} is fenced by {known}")
+            raise ActorFencedError(
+                f"{actor_id}: incarnation {incarnation} is fenced by {actor.incarnation}: another"
+                " process of this name is newer, or the clock was set back. Start it again"
+            )
         elif incarnation > actor.incarnation:
             actor.incarnation, actor.log = incarnation, DeliveryLog()
             actor.productions.clear()

@@ -14,6 +14,7 @@ from vaco.channels import server_options
 from vaco.trajectory import Fragment, FragmentId, FrameAssembler
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.v1 import trajectory_pb2_grpc, weights_pb2, weights_pb2_grpc
+from vaco.vital import Vitals
 from vaco.weights import Weights, weights_frames
 from vaco_actor.backoff import Backoff, BackoffSettings
 from vaco_actor.ending import Ending, Outcome
@@ -58,9 +59,10 @@ class Stream:
     def ended(self) -> bool:
         return self.inbox.get(timeout=SECONDS) is END
 
-    def welcome(self, credits_granted: int) -> pb.Hello:
+    def welcome(self, credits_granted: int, incarnation: int = 1) -> pb.Hello:
         hello: pb.Hello = self.get("hello")
-        self.outbox.put(Response(welcome=pb.Welcome(credits=credits_granted)))
+        welcome = pb.Welcome(credits=credits_granted, learner_incarnation=incarnation)
+        self.outbox.put(Response(welcome=welcome))
         return hello
 
     def ack(self, *sequences: int, fate: "pb.Fate.ValueType" = pb.FATE_TRAINED) -> None:
@@ -82,14 +84,14 @@ class Servicer(
 
     def StreamTrajectories(self, requests: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         stream = Stream()
-        context.add_callback(lambda: stream.outbox.put(END))
+        _end_with(context, stream.outbox)
         threading.Thread(target=self._read, args=(requests, stream), daemon=True).start()
         self.streams.put(stream)
         yield from _follow(stream.outbox, context)
 
     def WatchWeights(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         frames: queue.Queue[Any] = queue.Queue()
-        context.add_callback(lambda: frames.put(END))
+        _end_with(context, frames)
         self.watches.put((request, frames))
         yield from _follow(frames, context)
 
@@ -107,6 +109,12 @@ class Servicer(
         except grpc.RpcError:
             pass
         stream.inbox.put(END)
+
+
+def _end_with(context: Any, instructions: "queue.Queue[Any]") -> None:
+    """Have the call's end end `_follow`, also if the caller is gone already."""
+    if not context.add_callback(lambda: instructions.put(END)):
+        instructions.put(END)
 
 
 def _follow(instructions: "queue.Queue[Any]", context: Any) -> Iterator[Any]:
@@ -157,7 +165,16 @@ class Actor:
         self.mailbox = Mailbox()
         self.over = threading.Event()
         hello = pb.Hello(job_uid="job", actor_id="actor-0", actor_incarnation=4, spaces_json=SPACES)
-        self.link = Link(Learner(target), hello, self.outbox, self.mailbox, self.over.set, backoff)
+        self.vitals = Vitals(60.0, str)
+        self.link = Link(
+            Learner(target),
+            hello,
+            self.outbox,
+            self.mailbox,
+            self.over.set,
+            backoff,
+            self.vitals.pulse("link"),
+        )
         self.link.start()
 
     def send(self, *sequences: int, size: int = 1) -> None:
@@ -381,6 +398,40 @@ def test_a_refusal_is_final(server: Server, connect: Callable[..., Actor], welco
     stream.end(grpc.StatusCode.FAILED_PRECONDITION, "these are other spaces")
     assert actor.ending() == Ending(Outcome.REFUSED, "these are other spaces")
     assert actor.over.is_set()
+
+
+def test_a_newer_incarnation_of_itself_ends_it_but_a_restart_may_help(
+    server: Server, connect: Callable[..., Actor]
+) -> None:
+    actor = connect()
+    server.servicer.stream().end(grpc.StatusCode.ALREADY_EXISTS, "fenced by 9")
+    assert actor.ending() == Ending(Outcome.FENCED, "fenced by 9")
+
+
+def test_a_learner_older_than_the_weights_it_has_gets_nothing(
+    server: Server, connect: Callable[..., Actor]
+) -> None:
+    actor = connect()
+    server.servicer.stream().welcome(2, incarnation=7)
+    _, frames = server.servicer.watch()
+    for frame in weights_frames(Weights.of(7, 3, b"weights", SPACES)):
+        frames.put(frame)
+    assert actor.mailbox.wait(SECONDS)
+    actor.send(1)
+    actor.link.close()
+
+    again = connect()
+    again.mailbox.offer(Weights.of(7, 3, b"weights", SPACES))
+    old = server.servicer.stream()
+    old.welcome(2, incarnation=6)
+    assert old.ended()
+    assert not again.outbox.wait_for_credit(0)
+    assert not again.link.connected
+    newer = server.servicer.stream()
+    newer.welcome(2, incarnation=8)
+    again.send(1)
+    assert newer.sequences(1) == [1]
+    assert again.link.connected
 
 
 def test_patience_has_an_end(server: Server) -> None:

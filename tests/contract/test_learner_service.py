@@ -564,7 +564,7 @@ def test_a_newer_incarnation_ends_the_older_and_fences_it(bench: Bench) -> None:
     bench.train(8)
     assert newer.receive_ack() == (1, pb.FATE_TRAINED)
     code, details = bench.actor(incarnation=1).refusal()
-    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert code is grpc.StatusCode.ALREADY_EXISTS
     assert "fenced" in details
     assert bench.ledger.counts() == LedgerCounts(received=8, trained=8)
 
