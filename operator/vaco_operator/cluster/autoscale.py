@@ -59,7 +59,7 @@ def scale(
 
     """
     asked = job.spec.actors.replicas
-    scaler = scaler.governed_by(job.spec) if scaler else _resumed(job, observed.status)
+    scaler = scaler.governed_by(job.spec) if scaler else _begun(job, observed.status, now)
     ready = _ready(observed, answering)
     if _is_request(job, observed.status, scaler):
         scaler, _ = scaler.ask(asked, now.monotonic)
@@ -71,10 +71,12 @@ def scale(
     return Scale(scaler, asked, ready, replicas, marking, costs)
 
 
-def _resumed(job: VACOJob, status: VACOJobStatus | None) -> Scaler:
+def _begun(job: VACOJob, status: VACOJobStatus | None, now: Moment) -> Scaler:
     """Go on from what is written in the status, or begin as the job asks for."""
     if status is None or status.scaling.requested is None or not status.actors.desired:
-        return Scaler.begin(job.spec, job.spec.actors.replicas, events=0)
+        scaler = Scaler.begin(job.spec, job.spec.actors.replicas, events=0)
+        # There is nothing to decide on yet, and what became of the request should be seen.
+        return replace(scaler, due=now.monotonic + scaler.interval)
     scaling = status.scaling
     limits = [c.reason for c in status.conditions if c.type == "ScalingLimited"]
     known = ("MinReplicas", "MaxReplicas", "RateLimit")

@@ -204,8 +204,8 @@ def observe(stores: Stores, job: Document, answer: Answer | None) -> Observed:
         leftovers=leftovers,
         learner_job=LearnerJob.read(learner_job) if learner_job else None,
         actors=ActorDeployment.read(actors) if actors else None,
-        learner_pods=tuple(pod for pod in learner_pods if pod.owner == job_uid),
-        former_pods=tuple(pod for pod in learner_pods if pod.owner != job_uid),
+        learner_pods=tuple(pod for pod in learner_pods if job_uid and pod.owner == job_uid),
+        former_pods=tuple(pod for pod in learner_pods if not job_uid or pod.owner != job_uid),
         actor_pods=_pods(pods, "actor", created),
         answer=answer,
     )

@@ -58,11 +58,15 @@ def outcome(
 
 
 def running_since(status: VACOJobStatus | None, now: datetime) -> datetime:
-    """Tell when the job was started or resumed: when it was last not suspended any more."""
-    for condition in status.conditions if status else ():
-        if condition.type == "Suspended" and condition.status == "False":
-            return condition.last_transition_time or now
-    return now
+    """Tell since when the job may run: neither suspended nor with a spec that cannot be read."""
+    conditions = {condition.type: condition for condition in status.conditions} if status else {}
+    since = []
+    for kind in ("Suspended", "Failed"):
+        condition = conditions.get(kind)
+        if condition is None or condition.status != "False":
+            return now
+        since.append(condition.last_transition_time or now)
+    return max(since)
 
 
 def start_deadline(job: VACOJob, observed: Observed, now: datetime) -> float | None:
