@@ -13,7 +13,7 @@ from vaco.vital import Pulse
 from vaco_policy.spaces import Spaces, fragment_spec
 
 from vaco_learner.admission import Admission
-from vaco_learner.batches import BatchSource
+from vaco_learner.batch_source import BatchSource
 from vaco_learner.buffer import FragmentBuffer
 from vaco_learner.checkpoint import CheckpointStore
 from vaco_learner.control import Control

@@ -27,7 +27,7 @@ from vaco_policy.parameters import to_payload
 
 from vaco_learner.admission import Admission
 from vaco_learner.batch import collate
-from vaco_learner.batches import BatchSource
+from vaco_learner.batch_source import BatchSource
 from vaco_learner.checkpoint import Checkpoint, CheckpointStore
 from vaco_learner.claims import Claim
 from vaco_learner.control import Control, JobFailedError

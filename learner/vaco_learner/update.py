@@ -34,8 +34,8 @@ from vaco_learner.diagnostics import (
     record_step,
     summarise,
 )
-from vaco_learner.evaluation import Survey, make_evaluator
 from vaco_learner.filter import Logps
+from vaco_learner.forward import Survey, make_forward
 from vaco_learner.optimiser import NonFiniteUpdate, Optimiser
 from vaco_learner.ratios import bounded
 
@@ -100,7 +100,7 @@ class Updater:
         self.updates = 0
         self.samples = 0
         self._algorithm = make_algorithm(spec.algorithm)
-        self._evaluator = make_evaluator(self.policy, bf16=spec.learner.precision == "bf16")
+        self._forward = make_forward(self.policy, bf16=spec.learner.precision == "bf16")
         self._optimiser = Optimiser(self.policy, spec.algorithm)
         self._generator = torch.Generator().manual_seed(derive(spec.seed, "minibatches"))
 
@@ -200,7 +200,7 @@ class Updater:
         return scaled_TB
 
     def _survey(self, batch: PhaseBatch) -> Survey:
-        return self._evaluator.survey(batch, self._spec.minibatches)
+        return self._forward.survey(batch, self._spec.minibatches)
 
     def _align(self, batch: PhaseBatch, rewards_TB: Tensor, survey: Survey) -> Aligned:
         steps = Steps(
@@ -216,7 +216,7 @@ class Updater:
     def _epoch(self, phase: _Phase, epoch: int, learning_rate: float) -> Iterator[Tensor]:
         """One pass over the batch; yields the record of every gradient step."""
         realign = self._algorithm.realign
-        parts = self._evaluator.minibatches(phase.batch, self._spec.minibatches, self._generator)
+        parts = self._forward.minibatches(phase.batch, self._spec.minibatches, self._generator)
         for number, part in enumerate(parts):
             moved = epoch > 0 or number > 0
             if moved and (realign == "perMinibatch" or (realign == "perEpoch" and number == 0)):
@@ -227,7 +227,7 @@ class Updater:
     def _step(self, phase: _Phase, part: Tensor, learning_rate: float) -> Tensor:
         """Filter one minibatch and step on it."""
         batch, spec = phase.batch, self._spec
-        seen = self._evaluator.evaluate(batch, part)
+        seen = self._forward.evaluate(batch, part)
         index_N = seen.index_N
         logps = Logps(
             policy_N=seen.logp_N,

@@ -14,7 +14,7 @@ from vaco_policy.spaces import Box, Discrete, MultiDiscrete, Spaces
 if TYPE_CHECKING:  # most unit tests can do without torch
     import torch
     from vaco_learner.batch import PhaseBatch
-    from vaco_learner.evaluation import Evaluated
+    from vaco_learner.forward import Evaluated
     from vaco_learner.update import Updater
 
 CORES = {"gru": ("hidden",), "lstm": ("hidden", "cell")}
@@ -56,14 +56,14 @@ def recorded_orders() -> Callable[[Updater], list[torch.Tensor]]:
 
     def watch(updater: Updater) -> list[torch.Tensor]:
         orders: list[torch.Tensor] = []
-        evaluate = updater._evaluator.evaluate
+        evaluate = updater._forward.evaluate
 
         def record(batch: PhaseBatch, part: torch.Tensor) -> Evaluated:
             seen = evaluate(batch, part)
             orders.append(seen.index_N)
             return seen
 
-        updater._evaluator.evaluate = record  # type: ignore[method-assign]
+        updater._forward.evaluate = record  # type: ignore[method-assign]
         return orders
 
     return watch

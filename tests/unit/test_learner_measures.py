@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vaco.job import ReturnGoal, StopSpec, VACOJobSpec
 from vaco.trajectory import ArraySpec, Fragment, FragmentId, FragmentSpec, IncomingFragment
 from vaco_learner.admission import Admission, Settlement
-from vaco_learner.batches import BatchSource
+from vaco_learner.batch_source import BatchSource
 from vaco_learner.buffer import FragmentBuffer
 from vaco_learner.credits import Capacity
 from vaco_learner.ledger import Fate, Ledger, LedgerCounts

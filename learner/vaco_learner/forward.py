@@ -39,7 +39,7 @@ class Evaluated:
     value_N: Tensor
 
 
-class Evaluator(ABC):
+class Forward(ABC):
     """Runs one policy over batches.
 
     Args:
@@ -115,12 +115,12 @@ class Evaluator(ABC):
         return torch.autocast(device, torch.bfloat16, enabled=self._bf16)
 
 
-def make_evaluator(policy: Policy, *, bf16: bool) -> Evaluator:
+def make_forward(policy: Policy, *, bf16: bool) -> Forward:
     """Choose by whether the policy has a recurrent core."""
     return (Recurrent if policy.core_names else FeedForward)(policy, bf16=bf16)
 
 
-class FeedForward(Evaluator):
+class FeedForward(Forward):
     """For policies without memory; a part is the flat indices of its samples."""
 
     def minibatches(
@@ -142,7 +142,7 @@ class FeedForward(Evaluator):
         return Evaluated(part, seen.logp.float(), seen.entropy.float(), seen.value.float())
 
 
-class Recurrent(Evaluator):
+class Recurrent(Forward):
     """For policies with a core; a part is a set of columns."""
 
     def minibatches(
