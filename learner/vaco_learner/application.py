@@ -97,11 +97,13 @@ def run(options: Options, control: Control) -> int:
         UserError: the manifest, the run directory or the address is not usable.
 
     """
+    failed = pb.GetStatusResponse(phase=pb.LEARNER_PHASE_FAILED)
     try:
-        learner = Learner(options, control)
+        job = load_job(options.job)
+        failed.job_uid = _uid(job)
+        learner = Learner(options, job, control)
     except UserError as error:
-        failed = pb.GetStatusResponse(phase=pb.LEARNER_PHASE_FAILED, message=str(error))
-        TerminationLog(options.termination_log).write(failed)
+        TerminationLog(options.termination_log).write(failed, str(error))
         raise
     except FencedError as error:
         _LOG.error("%s", error)
@@ -127,18 +129,20 @@ class Learner:
 
     Args:
         options: the command line.
+        job: resolved.
         control: hears of signals and of what goes wrong elsewhere.
 
     Raises:
         UserError: the manifest, the run directory or the address is not usable.
+        FencedError: other learners began in the run directory meanwhile.
 
     """
 
-    def __init__(self, options: Options, control: Control) -> None:
+    def __init__(self, options: Options, job: VACOJob, control: Control) -> None:
         self._options = options
         self._control = control
-        self._job = load_job(options.job)
-        self._uid = _uid(self._job)
+        self._job = job
+        self._uid = _uid(job)
         self._capacity = Capacity.of(self._job.spec)
         checkpoints = options.run_dir / "checkpoints"
         self._store = CheckpointStore(

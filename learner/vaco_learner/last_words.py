@@ -29,8 +29,8 @@ def last_words(status: pb.GetStatusResponse) -> bytes:
         document.pop("actors", None)
         told = _encode(document)
     while len(told) > MAX_BYTES and (message := document["message"].removesuffix(_CUT)):
-        # A character takes six bytes at most, so no more are cut than must be.
-        cut = -(-(len(told) - MAX_BYTES + len(_CUT)) // 6)
+        # A character takes twelve bytes at most, so no more are cut than must be.
+        cut = -(-(len(told) - MAX_BYTES) // 12)
         document["message"] = message[:-cut] + _CUT
         told = _encode(document)
     return told

@@ -85,6 +85,8 @@ def _shape(job: VACOJob, settings: Settings, attempt: int) -> PodShape:
         command=(
             *("python", "-m", "vaco_learner", "--job", JOB_PATH, "--run-dir", _RUN),
             *("--listen", f"0.0.0.0:{GRPC_PORT}", "--metrics-port", str(METRICS_PORT)),
+            # Where a container's last words are read from, unless the user's template says else.
+            *("--termination-log", "/dev/termination-log"),
         ),
         threads=learner.threads,
         memory="2Gi",
