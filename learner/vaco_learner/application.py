@@ -28,6 +28,7 @@ from vaco.errors import (
     EXIT_PERMANENT,
     UserError,
 )
+from vaco.files import replace_file
 from vaco.job import VACOJob, load_job
 from vaco.monitoring import MonitoringServer
 from vaco.v1 import learner_pb2 as pb
@@ -39,7 +40,6 @@ from vaco_learner.claims import Claims, FencedError
 from vaco_learner.control import Control, JobFailedError, StopRequestedError
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
-from vaco_learner.files import replace_text
 from vaco_learner.journal import Journal
 from vaco_learner.last_words import TerminationLog
 from vaco_learner.ledger import Ledger
@@ -227,7 +227,7 @@ class Learner:
             address_file.unlink(missing_ok=True)
         address = self._server.start()
         if address_file is not None:
-            replace_text(address_file, f"{address}\n")
+            replace_file(address_file, f"{address}\n")
         _LOG.info("incarnation %d listens on %s", self._beginning.claim.number, address)
 
     def _train(self) -> int:

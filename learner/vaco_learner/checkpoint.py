@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from vaco.errors import UserError
+from vaco.files import TEMPORARY_PREFIX, sync_directory, to_json, write_synced
 
 from vaco_learner.claims import Claim
-from vaco_learner.files import TEMPORARY_PREFIX, sync_directory, to_json, write_synced
 
 _LOG = logging.getLogger(__name__)
 

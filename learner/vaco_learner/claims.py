@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from vaco.errors import UserError
-
-from vaco_learner.files import replace_synced, sync_directory, to_json
+from vaco.files import remove_leftovers, replace_file, sync_directory, to_json
 
 _NAME: Final = re.compile(r"claim-(\d{1,19})\.json")
 RESERVED: Final = 64
@@ -104,11 +103,13 @@ class Claims:
             "incarnation": mark.incarnation,
             "version": mark.version,
         }
-        replace_synced(self._path(mark.incarnation), to_json(document))
+        replace_file(self._path(mark.incarnation), to_json(document), durable=True)
 
     def tidy(self) -> None:
-        """Remove old claims; the newest one's mark is at or above theirs."""
+        """Remove old claims and what they left half written; the newest mark is above theirs."""
         paths = self._paths()
+        for path in paths.values():
+            remove_leftovers(path)
         for number in sorted(paths)[:-_KEPT]:
             paths[number].unlink(missing_ok=True)
 

@@ -7,12 +7,12 @@ from typing import Final, TypeAlias
 
 from google.protobuf import json_format
 from grpc import aio
+from vaco.files import remove_leftovers, replace_file
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1 import learner_pb2_grpc
 from vaco.vital import Pulse
 
 from vaco_learner.claims import Claim
-from vaco_learner.files import replace_text
 from vaco_learner.ledger import Ledger, LedgerCounts
 from vaco_learner.progress import Progress, View
 from vaco_learner.roster import Roster
@@ -155,6 +155,7 @@ class StatusFile:
         self._path = path
         self._source = source
         self._claim = claim
+        remove_leftovers(path)
 
     def write(self) -> None:
         """Write the status of this moment.
@@ -165,7 +166,7 @@ class StatusFile:
         """
         self._claim.check()
         status = self._source.status()
-        replace_text(self._path, json_format.MessageToJson(status))
+        replace_file(self._path, json_format.MessageToJson(status))
 
     async def keep(self, pulse: Pulse) -> None:
         """Write it every few seconds, until cancelled; a full disk does not end training.

@@ -12,7 +12,7 @@ from vaco.job import VACOJob, VACOJobStatus, parse_job
 from vaco.schema.changes import change_of
 from vaco.schema.tree import tree_of
 from vaco_operator.local.adoption import MAY_CHANGE, adopt, differences
-from vaco_operator.local.run_directory import RunDirectory, read_lines, replace_file
+from vaco_operator.local.run_directory import RunDirectory, read_lines
 from vaco_operator.local.scale_request import (
     ScaleRequest,
     answer_request,
@@ -167,16 +167,6 @@ def test_a_status_is_read_as_it_was_written_and_never_half(directory):
     directory.status_file.write_text('{"phase": "Runn')
     with pytest.raises(UserError, match=r"status\.json"):
         directory.read_status()
-
-
-def test_replacing_leaves_the_old_file_whole_for_who_has_it_open(tmp_path):
-    path = tmp_path / "a.json"
-    replace_file(path, "old")
-    with path.open() as before:
-        replace_file(path, "new and longer", durable=True)
-        assert before.read() == "old"
-    assert path.read_text() == "new and longer"
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_incarnations_grow_over_all_runs_of_an_actor(directory):

@@ -12,11 +12,12 @@ from typing import Final
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+from vaco.files import replace_file
 from vaco.job import VACOJob, VACOJobStatus, dump_job
 
 from vaco_operator.display import figures
 from vaco_operator.display.history import History, read_history
-from vaco_operator.local.run_directory import RunDirectory, replace_file
+from vaco_operator.local.run_directory import RunDirectory
 
 SHOWN_EVENTS: Final = 500
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vaco.errors import UserError
+from vaco.files import replace_file
 from vaco.job import VACOJob, VACOJobStatus, dump_job, load_job
 
 LOCK_PATIENCE_SECONDS: Final = 0.5
@@ -195,24 +196,6 @@ class RunDirectory:
         incarnations[actor_id] = incarnations.get(actor_id, 0) + 1
         replace_file(path, json.dumps(incarnations, indent=2) + "\n", durable=True)
         return incarnations[actor_id]
-
-
-def replace_file(path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace the content of `path` as a whole; `durable`: it also survives a power failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    aside.replace(path)
-    if durable:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:

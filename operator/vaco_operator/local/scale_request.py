@@ -12,8 +12,9 @@ from typing import Final
 from uuid import uuid4
 
 from vaco.errors import UserError
+from vaco.files import replace_file
 
-from vaco_operator.local.run_directory import RunDirectory, replace_file
+from vaco_operator.local.run_directory import RunDirectory
 
 PATIENCE_SECONDS: Final = 10.0
 _MAX_BYTES: Final = 4096
