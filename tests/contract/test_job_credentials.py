@@ -150,7 +150,8 @@ def test_files_of_a_new_epoch_are_taken_while_the_server_runs(
     """Nobody is locked out meanwhile, whoever of the two gets the new files first."""
     before = mount(job, "actor", "before", epoch=1)
     after = mount(job, "actor", "after", epoch=2)
-    long_before = mount(job, "actor", "long-before", epoch=0)
+    # It would go on trusting the learner: only the learner can refuse it.
+    long_before = replace(mount(job, "actor", "long-before", epoch=0), ca=after.ca)
 
     async def run() -> None:
         async with serve(mount(job, "learner", epoch=1)) as address:

@@ -25,7 +25,7 @@ ENV = {"spec": {"containers": [{"name": "x", "env": [{"name": "A", "value": "1"}
 
 
 def moved(before: VACOJob, after: VACOJob) -> set[str]:
-    return {c for c in ("learner", "actor") if spec_hash(before, c) != spec_hash(after, c)}  # type: ignore[arg-type]
+    return {c for c in ("learner", "actor") if spec_hash(before, c) != spec_hash(after, c)}
 
 
 @pytest.mark.parametrize(
