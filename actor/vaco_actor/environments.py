@@ -3,7 +3,8 @@
 `vectorisation: auto` takes the first of these that the task allows:
 
 1. the environment's own vector entry point (CartPole, every Atari game): steps all environments in
-   one call. Allowed when there are no wrappers and it takes the task's `kwargs`.
+   one call. Allowed when there are no wrappers and it takes the task's `kwargs`; a game that has no
+   wrappers must have such `kwargs`, because single ones would be another task.
 2. envpool, for gymnasium's MuJoCo tasks: C++ threads. Allowed when there are no wrappers and no
    `kwargs`. It costs seconds to import, so nothing is taken from it that gymnasium steps well.
 3. sync: one environment after the other.
@@ -14,18 +15,18 @@ because they need not wait for the slowest environment at every step.
 
 import importlib
 import importlib.util
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from vaco.errors import UserError
 from vaco.job import GymnasiumTask, Wrapper
 from vaco_policy.spaces import Spaces
 
+from vaco_actor import vector_entry_point
 from vaco_actor.imports import did_you_mean, import_all
 from vaco_actor.vector_environment import AnyVectorEnv, VectorEnvironment
 
@@ -96,7 +97,7 @@ def draws(task: GymnasiumTask) -> bool:
 
     """
     import_all(task.imports)
-    creator = _loaded(_find(task.environment).entry_point)
+    creator = vector_entry_point.loaded(_find(task.environment).entry_point)
     metadata = getattr(creator, "metadata", None) or {}
     return "rgb_array" in metadata.get("render_modes", ())
 
@@ -120,7 +121,7 @@ def _choose(task: GymnasiumTask, spec: EnvSpec, render: bool) -> str:
         return "async" if task.vectorisation == "async" and not render else "sync"
     if task.vectorisation != "auto":
         return task.vectorisation
-    if spec.vector_entry_point is not None and not _entry_point_refuses(task, spec):
+    if vector_entry_point.is_chosen(task, spec):
         return "vectorEntryPoint"
     if _ENVPOOL_MUJOCO.fullmatch(spec.id) and not task.kwargs and _is_installed("envpool"):
         return "envpool"
@@ -131,59 +132,14 @@ def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def _entry_point_refuses(task: GymnasiumTask, spec: EnvSpec) -> str:
-    """Say why the vector entry point cannot step this task; empty when it can."""
-    if spec.vector_entry_point is None:
-        return f"{spec.id} has no vector entry point"
-    if spec.additional_wrappers:
-        return f"{spec.id} is registered with wrappers, which its vector entry point leaves out"
-    takes = _parameters(spec.vector_entry_point)
-    unknown = sorted(task.kwargs.keys() - takes)
-    if unknown:
-        return f"the vector entry point of {spec.id} takes no {', '.join(unknown)}"
-    if task.max_episode_steps is not None and not takes & {"max_episode_steps", _ALE_FRAMES}:
-        return f"the vector entry point of {spec.id} takes no limit of steps"
-    return ""
-
-
-_ALE_FRAMES = "max_num_frames_per_episode"
-_ALE_FRAME_SKIP = 4
-
-
-def _parameters(entry_point: str | Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(_loaded(entry_point)).parameters)
-
-
-def _loaded(entry_point: str | Callable[..., Any] | None) -> Any:
-    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-
-
 def _entry_point(
     task: GymnasiumTask, spec: EnvSpec, num_envs: int, seed: int, threads: int
 ) -> VectorEnvironment:
-    refusal = _entry_point_refuses(task, spec)
-    if refusal or spec.vector_entry_point is None:
+    refusal = vector_entry_point.refusal(task, spec)
+    if refusal:
         raise UserError("spec.task.vectorisation", f"vectorEntryPoint, but {refusal}", "Use sync.")
-    takes = _parameters(spec.vector_entry_point)
-    kwargs: dict[str, Any] = dict(task.kwargs)
-    if "num_threads" in takes:
-        kwargs.setdefault("num_threads", threads)
-    frame_stack = task.frame_stack
-    if "stack_num" in takes and frame_stack > 1:
-        # It stacks by itself, and better: before it leaves out frames.
-        kwargs["stack_num"], frame_stack = frame_stack, 1
-    if task.max_episode_steps is not None and "max_episode_steps" in takes:
-        kwargs["max_episode_steps"] = task.max_episode_steps
-    elif task.max_episode_steps is not None:
-        skip = int(kwargs.get("frameskip", spec.kwargs.get("frameskip", _ALE_FRAME_SKIP)))
-        kwargs[_ALE_FRAMES] = task.max_episode_steps * skip
-    env = _made(
-        task,
-        lambda: gymnasium.make_vec(
-            spec.id, num_envs, vectorization_mode="vector_entry_point", **kwargs
-        ),
-    )
-    return VectorEnvironment(env, spec.id, frame_stack, seed)
+    env = _made(task, lambda: vector_entry_point.made(task, spec, num_envs, threads))
+    return VectorEnvironment(env, spec.id, vector_entry_point.frames_left(task, spec), seed)
 
 
 def _single_environments(

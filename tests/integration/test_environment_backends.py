@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vaco.errors import UserError
 from vaco.job import CnnNetwork, GymnasiumTask, PolicySpec
 from vaco.trajectory import Fragment
 from vaco.weights import Weights
-from vaco_actor.environments import make_vector_env
+from vaco_actor.environments import make_vector_env, probe_spaces
 from vaco_actor.mailbox import Mailbox
 from vaco_actor.rollout import Rollout, RolloutSettings
 from vaco_actor.vector_environment import VectorEnvironment
@@ -99,9 +100,9 @@ def test_atari_frames_and_where_its_episodes_end(mode: str | None) -> None:
         assert environment.spaces.action == Discrete(6)
         (fragment,) = fragments(environment, 16, 1, spec)
     seen = fragment.observations["observation"]
-    cut = np.flatnonzero(fragment.truncated.all(axis=1))
-    assert cut.size == 1
-    t = int(cut[0])
+    t = 9
+    assert np.flatnonzero(fragment.truncated.any(axis=1)).tolist() == [t]
+    assert fragment.truncated[t].all()
     start = t + 1 if mode else t + 2
     assert np.flatnonzero(fragment.episode_start.all(axis=1)).tolist() == [0, start]
     # The stack moves by one frame per step within an episode, the newest frame last.
@@ -112,6 +113,54 @@ def test_atari_frames_and_where_its_episodes_end(mode: str | None) -> None:
     np.testing.assert_array_equal(before[:, 1:], after[:, :-1])
     assert fragment.final_steps.tolist() == ([2 * t, 2 * t + 1] if mode else [])
     assert (~fragment.valid).sum() == (0 if mode else 2)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_a_game_shows_as_many_frames_as_the_manifest_says(frames: int) -> None:
+    pytest.importorskip("ale_py")
+    described = GymnasiumTask(environment="ALE/Pong-v5", frame_stack=frames)
+    assert probe_spaces(described).observation["observation"] == Box(
+        (frames, 84, 84), "uint8", (0.0,), (255.0,)
+    )
+
+
+def earned(kwargs: dict[str, Any]) -> set[float]:
+    """The rewards of a while of Space Invaders, whose aliens are worth 5 to 30 points."""
+    pytest.importorskip("ale_py")
+    described = GymnasiumTask(environment="ALE/SpaceInvaders-v5", kwargs=kwargs)
+    spec = PolicySpec(network=CnnNetwork(type="cnn", architecture="nature", hidden_size=16))
+    with make_vector_env(described, 4, 0) as environment:
+        (fragment,) = fragments(environment, 150, 1, spec)
+    return set(fragment.rewards.ravel().tolist())
+
+
+def test_a_game_gives_the_points_that_it_shows() -> None:
+    assert max(earned({})) >= 5
+
+
+def test_a_game_clips_its_points_for_who_asks_for_it() -> None:
+    assert earned({"reward_clipping": True}) == {0.0, 1.0}
+
+
+def test_a_game_does_not_turn_into_another_task_unasked() -> None:
+    pytest.importorskip("ale_py")
+    easy = GymnasiumTask(environment="ALE/Pong-v5", kwargs={"difficulty": 0})
+    with pytest.raises(UserError) as told:
+        probe_spaces(easy)
+    assert told.value.path == "spec.task.kwargs"
+    assert "takes no difficulty" in str(told.value)
+    assert "`vectorisation: sync`" in str(told.value)
+    asked = probe_spaces(easy.model_copy(update={"vectorisation": "sync"}))
+    assert asked.observation["observation"] == Box((210, 160, 3), "uint8", (0.0,), (255.0,))
+
+
+def test_a_game_has_one_number_of_frames() -> None:
+    pytest.importorskip("ale_py")
+    two = GymnasiumTask(environment="ALE/Pong-v5", frame_stack=2, kwargs={"stack_num": 4})
+    with pytest.raises(
+        UserError, match=r"stack_num 4, but frameStack is 2.*spec\.task\.frameStack"
+    ):
+        probe_spaces(two)
 
 
 def test_worker_processes_tell_what_one_process_does() -> None:

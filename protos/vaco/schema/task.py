@@ -60,7 +60,8 @@ class GymnasiumTask(Part):
     )
     kwargs: dict[str, JsonValue] = Field(
         default={},
-        description="Keyword arguments of the environment, as `gymnasium.make` takes them.",
+        description="Keyword arguments of the environment, as `gymnasium.make` takes them, or its "
+        "vectorised form. Points of ALE's games are only clipped with `reward_clipping: true`.",
     )
     wrappers: list[Wrapper] = Field(
         default=[],
@@ -72,7 +73,8 @@ class GymnasiumTask(Part):
         description="How an actor steps many environments at once. `vectorEntryPoint`: the "
         "environment's own vectorised form; `sync`: one after the other; `async`: in worker "
         "processes; `envpool`: envpool's C++ threads; `auto`: the fastest that this environment, "
-        "its kwargs and its wrappers allow.",
+        "its kwargs and its wrappers allow. ALE's games scale and grey their screens in their "
+        "vectorised form only, which is what `auto` takes unless there are wrappers.",
     )
     frame_stack: int = Field(
         default=1,
