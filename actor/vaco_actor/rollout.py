@@ -10,8 +10,9 @@ Nothing here knows where weights come from or where fragments go.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +136,7 @@ class Rollout:
         if length == 0:
             return None
         buffers.cut(length)
-        self._check_observations(buffers)
+        self._check_observations(buffers.observations)
         self._observations = {name: a[length] for name, a in buffers.observations.items()}
         self._starts = buffers.episode_start[length]
         return self._fragment(buffers, acting.incarnation, core_state, began)
@@ -173,6 +174,8 @@ class Rollout:
         buffers.behaviour_logp[t] = logp.numpy()
         transition = self._environment.step(buffers.actions[t], buffers.next_observations(t))
         self._check_rewards(transition)
+        if transition.finals is not None:
+            self._check_observations(transition.finals.observations)
         buffers.write(t, transition)
 
     def _check_rewards(self, transition: Transition) -> None:
@@ -188,8 +191,8 @@ class Rollout:
             "Mend the environment, or raise `spec.task.rewardBound` if such rewards are right.",
         )
 
-    def _check_observations(self, buffers: FragmentBuffers) -> None:
-        for name, values in buffers.observations.items():
+    def _check_observations(self, observations: Mapping[str, npt.NDArray[Any]]) -> None:
+        for name, values in observations.items():
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise EnvironmentFaultError(
                     self._environment.name,

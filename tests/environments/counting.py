@@ -82,10 +82,15 @@ class Breaking(Counting):
 
 
 class Undefined(Counting):
-    """Its observations become NaN at step 2 of every episode."""
+    """Its observations become NaN at step 2 of every episode, or only at each episode's end."""
+
+    def __init__(self, at_the_end: bool = False) -> None:
+        super().__init__()
+        self._at_the_end = at_the_end
 
     def _observe(self) -> Any:
-        return super()._observe() * (np.nan if self._step == 2 else 1.0)
+        at = episode_length(self._index, self._episode) if self._at_the_end else 2
+        return super()._observe() * (np.nan if self._step == at else 1.0)
 
 
 class Spying(gymnasium.Env[Any, Any]):

@@ -335,8 +335,10 @@ def test_a_reward_at_the_bound_passes() -> None:
     assert collect(rollout).rewards.max() == 1e6
 
 
-def test_an_undefined_observation_is_a_fault() -> None:
-    rollout, _, _ = make("test/Undefined-v0")
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_an_undefined_observation_is_a_fault(at_the_end: bool) -> None:
+    # At the end of an episode it is a final observation, which comes aside.
+    rollout, _, _ = make("test/Undefined-v0", task={"kwargs": {"at_the_end": at_the_end}})
     with pytest.raises(EnvironmentFaultError, match="'observation' that is not a finite number"):
         rollout.collect(NEVER)
 
