@@ -493,10 +493,12 @@ def test_case_03_applying_the_same_again_writes_nothing(api: Api, make: Make) ->
 
 @pytest.mark.usefixtures("simulated")
 def test_case_07_a_newer_operator_restarts_no_pod(api: Api, make: Make) -> None:
-    """Its images and the rest of its templates differ; the job's spec does not."""
+    """Its images and the rest of its manifests differ; the job's spec does not."""
     job = make()
     namespace = str(job.metadata.namespace)
-    apply_all(api, built(job))
+    older = built(job)
+    older.learner["spec"]["podFailurePolicy"]["rules"].pop()
+    apply_all(api, older)
     before = uids(running(api, job, "learner", 1)) | uids(running(api, job, "actor", 2))
     newer = replace(SETTINGS, learner_image="vaco-learner:2", actor_image="vaco-actor:2",
                     image_pull_secrets=())  # fmt: skip

@@ -409,6 +409,18 @@ def test_case_07_a_newer_operator_keeps_the_pods_of_the_older_one(cluster_job: M
     assert again == new
 
 
+def test_case_07_a_newer_operator_keeps_what_can_never_change_in_a_job(
+    cluster_job: MakeJob,
+) -> None:
+    live = defaulted(built(cluster_job()).learner)
+    live["spec"]["podFailurePolicy"]["rules"].pop()
+    del live["spec"]["podReplacementPolicy"]
+    new = built(cluster_job(), NEWER, live_learner=live).learner["spec"]
+    assert new["podFailurePolicy"] == live["spec"]["podFailurePolicy"]
+    assert "podReplacementPolicy" not in new
+    assert new["completions"] == 1
+
+
 def test_case_07_an_upgraded_operator_scales_and_suspends_the_pods_it_keeps(
     cluster_job: MakeJob,
 ) -> None:

@@ -29,6 +29,8 @@ from vaco_operator.cluster.settings import Settings
 GRACE_SECONDS: Final = 120
 """Long enough for a checkpoint of some gigabytes."""
 _RUN: Final = "/var/lib/vaco"
+_FIXED: Final = ("completions", "completionMode", "podFailurePolicy", "podReplacementPolicy")
+"""What can never be changed in a Job, beside its template."""
 
 
 def learner_job(
@@ -46,14 +48,14 @@ def learner_job(
         settings: of the operator.
         attempt: counts the Jobs that the learner has had, from 1.
         suspended: whether it shall have no pod.
-        live: the Job of this attempt as it is; its template can never change.
+        live: the Job of this attempt as it is: what can never change, stays as it is there.
 
     Raises:
         UserError: `spec.learner.podTemplate` cannot be merged.
 
     """
     template = pod_template(job, settings, _shape(job, settings, attempt))
-    spec = {
+    spec: Document = {
         "parallelism": 1,
         "completions": 1,
         "completionMode": "NonIndexed",
@@ -64,6 +66,9 @@ def learner_job(
         "suspend": suspended,
         "template": kept(template, live),
     }
+    if live is not None:
+        spec = {name: value for name, value in spec.items() if name not in _FIXED}
+        spec |= {name: live["spec"][name] for name in _FIXED if name in live["spec"]}
     name = ChildNames.of(job.metadata.name).learner
     document = owned(JOBS, job, name, "learner", spec=spec)
     document["metadata"]["labels"][ATTEMPT] = str(attempt)
