@@ -49,6 +49,9 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # The learner is a neighbour: what HTTPS_PROXY says is meant for the outside world.
     ("grpc.enable_http_proxy", 0),
+    # Each channel has a connection of its own: a fragment's megabytes, which wait for the learner
+    # to take them, do not hold up weights.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 

@@ -83,6 +83,34 @@ def test_a_blocking_channel_gets_in_too(
     assert outcome(serve, security, lambda a: asyncio.to_thread(call, a)) == "job"
 
 
+@pytest.mark.parametrize("secured", [False, True])
+def test_every_channel_has_a_connection_of_its_own(
+    serve: Serve, security: Security, client_security: Security, secured: bool
+) -> None:
+    async def tell(_request: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
+        return context.peer().encode()
+
+    def add(server: aio.Server) -> None:
+        handler = grpc.unary_unary_rpc_method_handler(tell)
+        generic = grpc.method_handlers_generic_handler("test.Service", {"Peer": handler})
+        server.add_generic_rpc_handlers((generic,))
+
+    async def run() -> tuple[bytes, bytes, bytes]:
+        credentials = client_security if secured else None
+        async with (
+            serve(security if secured else None, add) as address,
+            aio_channel(address, credentials) as one,
+            aio_channel(address, credentials) as other,
+        ):
+            calls = (channel.unary_unary("/test.Service/Peer") for channel in (one, other, one))
+            first, second, again = [await call(b"", timeout=TIMEOUT) for call in calls]
+            return first, second, again
+
+    first, second, again = asyncio.run(run())
+    assert first != second
+    assert first == again
+
+
 def test_a_wrong_token_is_refused(
     serve: Serve, security: Security, client_security: Security
 ) -> None:
@@ -285,7 +313,7 @@ def test_two_servers_do_not_share_a_port() -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "learner:50051", ":0"])
-def test_plain_text_beyond_loopback_must_be_asked_for(address: str) -> None:
+def test_plain_text_beyond_loopback_is_refused(address: str) -> None:
     async def run() -> None:
         server = aio.server(options=server_options())
         try:
