@@ -22,3 +22,9 @@ def main(arguments: list[str], make_reconciler: MakeReconciler) -> int:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_BAD_INPUT
     return 0
+
+
+if __name__ == "__main__":
+    from vaco_operator.cluster.reconcile import Reconciler
+
+    sys.exit(main(sys.argv[1:], Reconciler))

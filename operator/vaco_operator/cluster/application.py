@@ -125,7 +125,7 @@ class _Operator:
                 await reconciler.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
-                    await recorder.write_due()
+                    await recorder.write_all()
         await self._election.release()
 
     async def _work(self, reconciler: Reconciler, stop: asyncio.Event) -> None:
@@ -164,7 +164,9 @@ class _Operator:
     def _stuck(self) -> Iterator[str]:
         yield from stuck_workers(self._queue, self._settings.stuck_after)
         for reflector in self._reflectors:
-            if (silent := reflector.silent_for()) > self._settings.stuck_after:
+            # A watch may be silent for so long before it is even suspected.
+            patience = self._settings.watch_silence + self._settings.stuck_after
+            if (silent := reflector.silent_for()) > patience:
                 yield f"nothing was heard of {reflector.name} for {silent:.0f} s"
 
     def _unfilled(self) -> Iterator[str]:

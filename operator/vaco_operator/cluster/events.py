@@ -10,6 +10,7 @@ reaches a reconcile: they tell what was done, and nothing depends on them.
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -105,7 +106,7 @@ class EventRecorder:
     async def run(self) -> None:
         """Write what is due, until cancelled."""
         while True:
-            wait = await self.write_due()
+            wait = await self._write_due()
             self._news.clear()
             try:
                 async with asyncio.timeout(wait):
@@ -113,16 +114,23 @@ class EventRecorder:
             except TimeoutError:
                 continue
 
-    async def write_due(self) -> float | None:
-        """Write what is due now; returns the seconds until more is, None: there is nothing."""
-        for key, series in list(self._unwritten.items()):
-            if series.due <= self._clock():
-                self._unwritten.pop(key, None)
-                await self._write(key, series)
+    async def write_all(self) -> None:
+        """Write what is not written yet, although it may not be due: nobody will later."""
+        await self._write_until(math.inf)
+
+    async def _write_due(self) -> float | None:
+        """Write what is due; returns the seconds until more is, None: there is nothing."""
+        await self._write_until(self._clock())
         if not self._unwritten:
             return None
         soonest = min(series.due for series in self._unwritten.values())
         return max(0.0, soonest - self._clock())
+
+    async def _write_until(self, moment: float) -> None:
+        for key, series in list(self._unwritten.items()):
+            if series.due <= moment:
+                self._unwritten.pop(key, None)
+                await self._write(key, series)
 
     async def _write(self, key: _Key, series: _Series) -> None:
         series.due = self._clock() + COUNT_SECONDS

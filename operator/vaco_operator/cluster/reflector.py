@@ -142,6 +142,7 @@ class Reflector:
             seconds=self._timeout,
             silence=self._silence,
         ) as lines:
+            self._heard = time.monotonic()
             async for line in lines:
                 self._heard = time.monotonic()
                 self._take(line)

@@ -42,7 +42,7 @@ class Settings:
         resync_period: every job is looked at this often although nothing happened.
         watch_silence: a watch without event or bookmark for so long is taken to be dead.
         request_timeout: of one attempt of an ordinary request.
-        stuck_after: a worker on one job, or a reflector without a word, for so long is unhealthy.
+        stuck_after: a worker on one job, or a watch that is dead, for so long is unhealthy.
         listen: host:port of /livez, /readyz and /metrics; port 0: any.
         address_file: gets the address that is listened on.
         kubeconfig: how to reach the API server; None: from inside of the cluster.

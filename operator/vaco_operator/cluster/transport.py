@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
 from vaco_operator.cluster.api_errors import ApiError, UnavailableError, api_error
 from vaco_operator.cluster.connection import Connection
@@ -26,6 +27,10 @@ USER_AGENT: Final = f"vaco-operator/{version('vaco')}"
 
 Counted = Callable[[str, str, str, float], None]
 """Told of each attempt: the verb, the resource, HTTP's status (or `Timeout`), seconds."""
+
+
+Fence = Callable[[], float]
+"""Returns for how many seconds this process may still write; does not return if it may not."""
 
 
 class Transport:
@@ -70,6 +75,7 @@ class Transport:
         body: Document | None = None,
         content_type: str = "application/json",
         seconds: float,
+        fence: Fence | None = None,
     ) -> Document:
         """Make one attempt, and return the answer's document.
 
@@ -82,16 +88,17 @@ class Transport:
             body: sent as JSON; None: no body.
             content_type: of the body.
             seconds: for all of it.
+            fence: asked once more at the last moment before the request leaves.
 
         Raises:
             ApiError: the answer is not 2xx; `UnavailableError` if there was none in time.
 
         """
         began, code = time.monotonic(), "Error"
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        data = None if body is None else _Body(body, content_type, fence)
         try:
             async with self._send(
-                method, path, query, data, content_type, aiohttp.ClientTimeout(total=seconds)
+                method, path, query, data, aiohttp.ClientTimeout(total=seconds)
             ) as answer:
                 code = str(answer.status)
                 text = await answer.read()
@@ -128,7 +135,7 @@ class Transport:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=silence)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                sent = self._send("GET", path, query, None, "application/json", limits)
+                sent = self._send("GET", path, query, None, limits)
                 async with asyncio.timeout(seconds):
                     answer = await stack.enter_async_context(sent)
                 code = str(answer.status)
@@ -146,11 +153,10 @@ class Transport:
         method: str,
         path: str,
         query: Mapping[str, str] | None,
-        data: bytes | None,
-        content_type: str,
+        data: "_Body | None",
         limits: aiohttp.ClientTimeout,
     ) -> "aiohttp.client._RequestContextManager":
-        headers = {"Content-Type": content_type} if data is not None else {}
+        headers = {}
         if authorization := self._connection.authorization():
             headers["Authorization"] = authorization
         return self._session.request(
@@ -164,6 +170,25 @@ class Transport:
             server_hostname=self._connection.server_name,
             proxy=self._connection.proxy,
         )
+
+
+class _Body(aiohttp.BytesPayload):
+    """A document that asks the fence when it is written, with the headers, to the connection.
+
+    A process may be paused at any moment, also between its decision to write and this one.
+    """
+
+    def __init__(self, document: Document, content_type: str, fence: Fence | None) -> None:
+        text = json.dumps(document, separators=(",", ":")).encode()
+        super().__init__(text, content_type=content_type)
+        self._fence = fence
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        if self._fence is not None:
+            self._fence()
+        await super().write_with_length(writer, content_length)
 
 
 def _understood(answer: aiohttp.ClientResponse, text: bytes) -> Document:

@@ -18,40 +18,29 @@ if TYPE_CHECKING:
 RBAC: Final = "rbac.authorization.k8s.io/v1"
 TOKEN_SECONDS: Final = 7200
 
+_CHILDREN: Final = ("configmaps", "services", "persistentvolumeclaims")
+_APPLIED: Final = ("get", "list", "watch", "create", "patch")
+
+
+def _rule(group: str, resources: Sequence[str], verbs: Sequence[str]) -> dict[str, Any]:
+    return {"apiGroups": [group], "resources": list(resources), "verbs": list(verbs)}
+
+
 JOB_RULES: Final = (
-    {
-        "apiGroups": ["training.vaco.dev"],
-        "resources": ["vacojobs"],
-        "verbs": ["get", "list", "watch"],
-    },
-    {
-        "apiGroups": ["training.vaco.dev"],
-        "resources": ["vacojobs/status"],
-        "verbs": ["get", "patch"],
-    },
-    {
-        "apiGroups": ["", "apps", "batch", "networking.k8s.io"],
-        "resources": [
-            "configmaps",
-            "services",
-            "persistentvolumeclaims",
-            "pods",
-            "deployments",
-            "jobs",
-            "networkpolicies",
-        ],
-        "verbs": ["list", "watch", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+    _rule("training.vaco.dev", ["vacojobs"], ["list", "watch", "delete"]),
+    _rule("training.vaco.dev", ["vacojobs/status"], ["patch"]),
     # An owner reference with blockOwnerDeletion needs a say over the owner's deletion.
-    {
-        "apiGroups": ["training.vaco.dev"],
-        "resources": ["vacojobs/finalizers"],
-        "verbs": ["update"],
-    },
+    _rule("training.vaco.dev", ["vacojobs/finalizers"], ["update"]),
+    _rule("", _CHILDREN, _APPLIED),
+    _rule("networking.k8s.io", ["networkpolicies"], _APPLIED),
+    _rule("apps", ["deployments"], _APPLIED),
+    _rule("batch", ["jobs"], [*_APPLIED, "delete"]),
+    _rule("", ["secrets"], ["create", "patch"]),
+    _rule("", ["pods"], ["list", "watch", "patch", "delete"]),
+    _rule("", ["pods/status"], ["patch"]),
+    _rule("", ["events"], ["list", "create", "patch"]),
 )
-"""What the operator does where jobs are."""
+"""What the operator does where jobs are: the same as the chart's `vaco.rules`."""
 OWN_RULES: Final = (
     {
         "apiGroups": ["coordination.k8s.io"],
@@ -92,6 +81,11 @@ def operator_account(
     _grant(api, namespace, name, namespace, OWN_RULES, "own")
     for where in watch_namespaces or ("",):
         _grant(api, namespace, name, where, JOB_RULES, "jobs")
+    return account_kubeconfig(api, kubeconfig, folder, namespace, name)
+
+
+def account_kubeconfig(api: Api, kubeconfig: Path, folder: Path, namespace: str, name: str) -> Path:
+    """Return a kubeconfig for a service account that is there; `folder` gets the file."""
     token = _token(api, namespace, name)
     document = yaml.safe_load(kubeconfig.read_text())
     user = {"name": name, "user": {"token": token}}

@@ -90,6 +90,7 @@ class FaultProxy:
         self._faults: list[Fault] = []
         self._watches: set[_Watch] = set()
         self._calls: list[Call] = []
+        self._connections: set[asyncio.BaseTransport] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy")
         self._stack = contextlib.AsyncExitStack()
@@ -111,7 +112,7 @@ class FaultProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._run(self._stack.aclose())
+        self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(START_SECONDS)
         self._loop.close()
@@ -172,15 +173,27 @@ class FaultProxy:
         port: int = runner.addresses[0][1]
         return port
 
+    async def _stop(self) -> None:
+        """Close everything at once: nobody waits here for a client to say goodbye."""
+        for connection in self._connections:
+            if isinstance(connection, asyncio.Transport):
+                connection.abort()
+        await self._stack.aclose()
+        # Closing is only scheduled by then, and takes a few rounds of the loop.
+        for _ in range(10):
+            await asyncio.sleep(0)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         call = Call.of(request)
         self._calls.append(call)
+        self._remember(request.transport)
         body = await request.read()
 
         async def pass_on() -> web.StreamResponse:
             if call.watch:
                 return await self._pass_watch(request, call)
             async with self._asked(request, body) as answer:
+                self._remember(answer.connection and answer.connection.transport)
                 return web.Response(
                     status=answer.status, headers=_without_hop(answer), body=await answer.read()
                 )
@@ -191,6 +204,10 @@ class FaultProxy:
                 return await fault.act(request, pass_on)
         return await pass_on()
 
+    def _remember(self, connection: asyncio.BaseTransport | None) -> None:
+        if connection is not None:
+            self._connections.add(connection)
+
     def _asked(self, request: web.Request, body: bytes) -> _Answer:
         headers = {k: v for k, v in request.headers.items() if k not in HOP_HEADERS}
         return self._session.request(
@@ -200,6 +217,7 @@ class FaultProxy:
     async def _pass_watch(self, request: web.Request, call: Call) -> web.StreamResponse:
         watch = _Watch(call, self._loop.create_future())
         async with self._asked(request, b"") as answer:
+            self._remember(answer.connection and answer.connection.transport)
             response = web.StreamResponse(status=answer.status, headers=_without_hop(answer))
             await response.prepare(request)
             self._watches.add(watch)
@@ -218,16 +236,17 @@ async def _pass_events(
     """Pass on events until the server ends the watch, or until it is damaged."""
     while True:
         reading = asyncio.ensure_future(events.readany())
-        await asyncio.wait((reading, watch.damage), return_when=asyncio.FIRST_COMPLETED)
-        damage = watch.damage.result() if watch.damage.done() else None
-        if damage is Damage.EXPIRE:
+        try:
+            await asyncio.wait((reading, watch.damage), return_when=asyncio.FIRST_COMPLETED)
+            damage = watch.damage.result() if watch.damage.done() else None
+            if damage is Damage.EXPIRE:
+                await response.write(_EXPIRED)
+                return response
+            if damage is Damage.MUTE:
+                return await hang(request, _nothing)
+            chunk = await reading
+        finally:
             reading.cancel()
-            await response.write(_EXPIRED)
-            return response
-        if damage is Damage.MUTE:
-            reading.cancel()
-            return await hang(request, _nothing)
-        chunk = await reading
         if not chunk:
             return response
         if damage is None:

@@ -1,11 +1,13 @@
 """The operator's own process with a reconciler of a few lines: for tests of the runtime alone.
 
-It keeps one ConfigMap for each job, which says what the job's spec says and who wrote it, and the
-job's `status.message`. With the annotation `test/heartbeat` on a job it writes again and again.
+It keeps one ConfigMap for each job, which says what the job's spec says, and the job's
+`status.message`. With the annotation `test/heartbeat` on a job it writes again and again, with
+`test/stuck` it never comes back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
@@ -17,6 +19,7 @@ from vaco_operator.cluster.store import JobKey
 
 HEARTBEAT = "test/heartbeat"
 HEARTBEAT_SECONDS = 0.1
+STUCK = "test/stuck"
 
 
 class SmallReconciler:
@@ -32,15 +35,18 @@ class SmallReconciler:
         job = stores.vaco_jobs.get(*key)
         if job is None:
             return None
-        beats = HEARTBEAT in (job["metadata"].get("annotations") or {})
+        annotations = job["metadata"].get("annotations") or {}
+        if STUCK in annotations:
+            await asyncio.Event().wait()
+        beats = HEARTBEAT in annotations
         self._beats += beats
-        wanted = {"seed": str(job["spec"].get("seed")), "beat": str(self._beats)}
+        wanted = {"limit": str(job["spec"]["backoffLimit"]), "beat": str(self._beats)}
         known = stores.config_maps.get(key.namespace, f"{key.name}-job")
         if known is None or known["data"] != wanted:
             written = await api.apply(CONFIG_MAPS, _config_map(job, wanted))
             stores.config_maps.put(written)
             self._with.recorder.record(job, "Normal", "Written", f"{key.name}-job is written")
-        message = f"seed {wanted['seed']}"
+        message = f"limit {wanted['limit']}"
         if job.get("status", {}).get("message") != message:
             answer = await api.patch_status(
                 VACO_JOBS,

@@ -1,0 +1,257 @@
+"""One operator, one API server, and what tests of the cases ask of them again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from kube_harness.api import Api
+from operator_harness import jobs
+from operator_harness.accounts import operator_account, username
+from operator_harness.learner_double import OVERRIDES, LearnerDouble, LearnerDoubles
+from operator_harness.operators import Operator, Operators, operators
+from vaco.job import API_VERSION
+
+if TYPE_CHECKING:
+    from kube_harness.cluster import Cluster
+
+Document = dict[str, Any]
+OPERATOR_NAMESPACE: Final = "vaco-operator-test"
+KINDS: Final = {
+    "Job": "batch/v1",
+    "Deployment": "apps/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
+    "Service": "v1",
+    "ConfigMap": "v1",
+    "Secret": "v1",
+    "Pod": "v1",
+    "PersistentVolumeClaim": "v1",
+    "VACOJob": API_VERSION,
+}
+SECONDS: Final = 40.0
+QUIET_LOOKS: Final = 30
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a test works with.
+
+    Attributes:
+        api: an administrator's.
+        operator: looks after the jobs of all namespaces.
+        user: the operator's name in the audit log.
+        doubles: learners that only answer.
+        audit: the API server's log; None: the cluster is not ours.
+        start: starts the operator again after it was stopped, with other settings if need be.
+
+    """
+
+    api: Api
+    operator: Operator
+    user: str
+    doubles: LearnerDoubles
+    audit: Path | None
+    start: Callable[..., Operator]
+
+    def wait_until_idle(self) -> None:
+        """Wait until the operator has asked for nothing but its Lease for a while."""
+        seen: list[float] = []
+
+        def quiet() -> bool:
+            everything = self.operator.metric("vaco_operator_api_requests_total")
+            leases = self.operator.metric("vaco_operator_api_requests_total", resource="leases")
+            seen.append(everything - leases)
+            return len(seen) > QUIET_LOOKS and len(set(seen[-QUIET_LOOKS:])) == 1
+
+        self.api.wait_for("the operator is idle", quiet, seconds=SECONDS)
+
+
+class Field:
+    """The objects of one namespace: a test's own part of the stage."""
+
+    def __init__(self, stage: Stage, namespace: str) -> None:
+        self.stage = stage
+        self.api = stage.api
+        self.namespace = namespace
+
+    def create(self, name: str = "pole", **spec: Any) -> Document:
+        """Create a job, and return it as it is then."""
+        return self.api.create(jobs.job(name, self.namespace, **spec))
+
+    def get(self, kind: str, name: str) -> Document:
+        """Get an object that is there."""
+        return self.api.get(KINDS[kind], kind, name, self.namespace)
+
+    def find(self, kind: str, name: str) -> Document | None:
+        """Get an object, if it is there."""
+        return self.api.find(KINDS[kind], kind, name, self.namespace)
+
+    def job(self, name: str = "pole") -> Document:
+        """Get a job."""
+        return self.get("VACOJob", name)
+
+    def status(self, name: str = "pole") -> Document:
+        """Get what is said of a job; empty: nothing yet."""
+        found: Document = self.job(name).get("status", {})
+        return found
+
+    def change(self, name: str = "pole", **spec: Any) -> Document:
+        """Change a job's spec."""
+        return self.patch("VACOJob", name, {"spec": spec})
+
+    def patch(self, kind: str, name: str, change: Document) -> Document:
+        """Merge a change into an object."""
+        return self.api.patch(KINDS[kind], kind, name, self.namespace, change)
+
+    def delete(self, kind: str, name: str, propagation: str = "Background") -> None:
+        """Delete an object."""
+        self.api.delete(KINDS[kind], kind, name, self.namespace, propagation=propagation)
+
+    def annotate(self, pod: str, **annotations: str | None) -> None:
+        """Tell a simulated pod how to fare."""
+        self.patch("Pod", pod, {"metadata": {"annotations": annotations}})
+
+    def pods(self, component: str, name: str = "pole", *, going: bool = False) -> list[Document]:
+        """Get the pods of a job's learner or actors that have not ended; `going`: these too."""
+        selector = f"training.vaco.dev/job={name},app.kubernetes.io/component={component}"
+        return [
+            pod
+            for pod in self.api.list("v1", "Pod", self.namespace, labels=selector)
+            if (going or "deletionTimestamp" not in pod["metadata"])
+            and pod["status"].get("phase") not in ("Succeeded", "Failed")
+        ]
+
+    def events(self, name: str = "pole") -> list[Document]:
+        """Get the events about a job, in the order in which they first happened."""
+        found = [
+            event
+            for event in self.api.list("v1", "Event", self.namespace)
+            if event["involvedObject"]["kind"] == "VACOJob"
+            and event["involvedObject"]["name"] == name
+        ]
+        return sorted(found, key=lambda event: int(event["metadata"]["resourceVersion"]))
+
+    def told(self, reason: str, name: str = "pole") -> Document | None:
+        """Get the event of that reason about a job, if there is one."""
+        return next((e for e in self.events(name) if e["reason"] == reason), None)
+
+    def wait(self, what: str, probe: Callable[[], Any], seconds: float = SECONDS) -> Any:
+        """Wait until it is so."""
+        return self.api.wait_for(what, probe, seconds=seconds)
+
+    def wait_for_pods(self, component: str, count: int, name: str = "pole") -> list[str]:
+        """Wait until so many pods run and no other is there; returns their names."""
+
+        def there() -> list[str] | None:
+            pods = self.pods(component, name, going=True)
+            running = [p["metadata"]["name"] for p in pods if p["status"].get("phase") == "Running"]
+            return running if len(running) == count == len(pods) else None
+
+        found: list[str] | None = None
+
+        def reached() -> bool:
+            nonlocal found
+            found = there()
+            return found is not None
+
+        self.wait(f"{count} pods of {component} run", reached)
+        return sorted(found or [])
+
+    def wait_for_condition(
+        self, kind: str, truth: str = "True", name: str = "pole", *, reason: str = ""
+    ) -> Document:
+        """Wait until a condition of a job is so; returns it."""
+
+        def reached() -> Document | None:
+            found = self.condition(kind, name)
+            so = found.get("status") == truth and reason in ("", found.get("reason"))
+            return found if so else None
+
+        condition: Document = self.wait(f"{kind} of {name} is {truth} {reason}", reached)
+        return condition
+
+    def condition(self, kind: str, name: str = "pole") -> Document:
+        """Get a condition of a job; empty: it has none of that type."""
+        conditions = self.status(name).get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {})
+
+    def wait_for_status(
+        self, what: str, so: Callable[[Document], Any], name: str = "pole"
+    ) -> Document:
+        """Wait until a job's status is so; returns it."""
+
+        def reached() -> Document | None:
+            status = self.status(name)
+            return status if status and so(status) else None
+
+        status: Document = self.wait(what, reached)
+        return status
+
+    def training(
+        self, actors: int = 1, name: str = "pole", **spec: Any
+    ) -> tuple[LearnerDouble, list[str]]:
+        """Create a job and bring it to where it trains; returns its learner's double and actors."""
+        counts = {"replicas": actors, "minReplicas": 1, "maxReplicas": 8}
+        self.stage.doubles.expect(self.namespace, name)
+        self.create(name, **{"actors": counts, "autoscaling": {"intervalSeconds": 0.5}, **spec})
+        double = self.stage.doubles.of(self.api, self.job(name))
+        self.wait_for_pods("learner", 1, name)
+        names = self.wait_for_pods("actor", actors, name)
+        double.train(*names, version=1, env_steps=100)
+        self.wait_for_status(
+            "the job trains", lambda s: s["phase"] == "Running" and s["actors"]["ready"] == actors,
+            name,
+        )  # fmt: skip
+        return double, names
+
+
+@contextmanager
+def staged(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Stage]:
+    """Start an operator that looks after all namespaces, and end it with the block."""
+    if cluster.tier == "existing":
+        pytest.skip("needs simulated nodes, and the cluster given has real ones")
+    with (
+        closing(Api(cluster.kubeconfig)) as api,
+        operators(folder / "operators") as started,
+        LearnerDoubles(folder / "doubles") as doubles,
+    ):
+        jobs.install_definition(api)
+        namespace = f"{OPERATOR_NAMESPACE}-{folder.name}".lower().replace("_", "-")[:63]
+        api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        kubeconfig = operator_account(api, cluster.kubeconfig, folder, namespace, "operator", [])
+        start = _starter(started, kubeconfig, namespace, doubles, settings)
+        yield Stage(
+            api=api,
+            operator=start(),
+            user=username(namespace, "operator"),
+            doubles=doubles,
+            audit=cluster.audit,
+            start=start,
+        )
+        api.delete("v1", "Namespace", namespace)
+
+
+def _starter(
+    started: Operators,
+    kubeconfig: Path,
+    namespace: str,
+    doubles: LearnerDoubles,
+    settings: dict[str, str],
+) -> Callable[..., Operator]:
+    fast = {"lease-duration": "4", "renew-deadline": "2.5", "retry-period": "0.5"}
+
+    def start(**changed: str) -> Operator:
+        operator = started.start(
+            kubeconfig,
+            namespace,
+            settings=fast | settings | changed,
+            environment={OVERRIDES: str(doubles.file)},
+        )
+        operator.wait_until_leading()
+        return operator
+
+    return start
