@@ -179,23 +179,20 @@ def aio_channel(target: str, security: Security | None = None) -> aio.Channel:
     return aio.secure_channel(target, _channel_credentials(security), options=CHANNEL_OPTIONS)
 
 
-def bind(
-    server: aio.Server, address: str, security: Security | None = None, *, insecure: bool = False
-) -> int:
+def bind(server: aio.Server, address: str, security: Security | None = None) -> int:
     """Add a port to `server` (made with `server_options()`); return the port bound.
 
     Args:
         server: not started yet.
         address: host and port; port 0 lets the system choose.
         security: None: plain text, for loopback.
-        insecure: allow plain text beyond loopback.
 
     Raises:
-        UserError: plain text beyond loopback was not asked for, the address is taken or not
-            ours, or the credentials are not usable.
+        UserError: plain text beyond loopback, the address is taken or not ours, or the
+            credentials are not usable.
 
     """
-    if security is None and not insecure and not is_loopback(address):
+    if security is None and not is_loopback(address):
         cure = "Give VACO_TLS_CA, VACO_TLS_CERT, VACO_TLS_KEY and VACO_TOKEN_FILE."
         raise UserError(address, "not loopback, and there are no TLS credentials", cure)
     try:
