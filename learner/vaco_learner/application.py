@@ -58,6 +58,7 @@ _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.1
 _FAREWELL_SECONDS: Final = 2.0
+"""How long actors have to take their leave: at the end of the job, or of their node and ours."""
 _GOODBYE: Final = Ending(grpc.StatusCode.UNAVAILABLE, "the learner stops; come back later")
 _REPLACED: Final = Ending(grpc.StatusCode.UNAVAILABLE, "another learner has taken over; find it")
 
@@ -243,6 +244,8 @@ class Learner:
             if loop is not None:
                 loop.end()
             self._progress.ended(LearnerPhase.INTERRUPTED, "told to stop")
+            # A node that is drained tells all its pods at once: the actors go first.
+            self._wait_for_actors_to_leave()
             return EXIT_INTERRUPTED
         except (JobFailedError, UserError) as error:
             _LOG.error("the job failed: %s", error)
@@ -286,10 +289,13 @@ class Learner:
         self._progress.ended(LearnerPhase.COMPLETE, reason)
         self._status_file.write()
         self._server.farewell()
+        self._wait_for_actors_to_leave()
+        return EXIT_OK
+
+    def _wait_for_actors_to_leave(self) -> None:
         deadline = time.monotonic() + _FAREWELL_SECONDS
         while self._server.connected and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS / 5)
-        return EXIT_OK
 
     def _evaluated(self, outcome: EvaluationOutcome) -> None:
         self._progress.evaluated(outcome)
