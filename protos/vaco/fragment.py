@@ -133,25 +133,6 @@ class Fragment:
         end = self._add_arrays(parts, _VARYING, end + len(head))
         return parts, end - position
 
-    def to_proto(self) -> pb.Trajectory:
-        """Return the message, with copies of the arrays.
-
-        Raises:
-            TypeError: an array's dtype has no place on the wire.
-
-        """
-        return pb.Trajectory.FromString(b"".join(self.to_parts()[0]))
-
-    @classmethod
-    def from_proto(cls, message: pb.Trajectory) -> Self:
-        """Return the fragment in `message`; see `decode`.
-
-        Raises:
-            MalformedFragment: naming the field.
-
-        """
-        return cls.decode(IncomingFragment.parse(message.SerializeToString()))
-
     @classmethod
     def decode(cls, incoming: IncomingFragment) -> Self:
         """Return the fragment that has arrived; its arrays are read-only views of the message.

@@ -1,6 +1,6 @@
 """What a job's fragments must look like, and the check that every one of them passes.
 
-`Fragment.from_proto` proves that a fragment is well-formed; the spec, which the learner
+`Fragment.decode` proves that a fragment is well-formed; the spec, which the learner
 derives from the policy's spaces, proves that it can be trained on. A single NaN would
 otherwise reach every weight within one update.
 """

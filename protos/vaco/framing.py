@@ -58,18 +58,6 @@ def to_requests(fragment: Fragment) -> list[bytes]:
     return _requests(parts, size)
 
 
-def frames(message: pb.Trajectory) -> Iterator[pb.StreamTrajectoriesRequest]:
-    """Yield the requests that carry `message`, in order: `to_requests` for a message.
-
-    Raises:
-        ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
-
-    """
-    data = message.SerializeToString()
-    for request in _requests([data], len(data)):
-        yield pb.StreamTrajectoriesRequest.FromString(request)
-
-
 def trajectory_stream(channel: aio.Channel | grpc.Channel) -> Any:
     """Return the stub of StreamTrajectories that also takes requests already serialised."""
     return channel.stream_stream(
@@ -101,7 +89,7 @@ class RequestReader:
     """
 
     def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
-        self._assembler = FrameAssembler(max_bytes)
+        self._assembler = _FrameAssembler(max_bytes)
 
     def read(self, data: bytes) -> pb.StreamTrajectoriesRequest | IncomingFragment | None:
         """Take the next serialised request.
@@ -130,7 +118,7 @@ class RequestReader:
         return self._assembler.take(data, span)
 
 
-class FrameAssembler:
+class _FrameAssembler:
     """Puts the frames of one stream together again.
 
     Holds at most `max_bytes` of one fragment, and never more than has arrived. An error
@@ -141,17 +129,12 @@ class FrameAssembler:
 
     """
 
-    def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._pieces: list[Part] = []
         self._received = 0
         self._count = 0
         self._total_bytes = 0
-
-    @property
-    def open(self) -> bool:
-        """Whether a fragment has begun and not ended: only its frames may follow."""
-        return bool(self._pieces)
 
     def check_closed(self) -> None:
         """Refuse what is no frame, while a fragment has begun and not ended.
@@ -160,24 +143,9 @@ class FrameAssembler:
             MalformedFragment: it has.
 
         """
-        if self.open:
+        if self._pieces:
             self._clear()
             raise MalformedFragment("frame", "something else follows before the last frame")
-
-    def add(self, frame: pb.TrajectoryFrame) -> pb.Trajectory | None:
-        """Take the next frame; return the message when it was the last one.
-
-        Raises:
-            MalformedFragment: out of order, inconsistent, over the bound, or not a message.
-
-        """
-        whole = self._add(frame, frame.data)
-        if whole is None:
-            return None
-        try:
-            return pb.Trajectory.FromString(whole)
-        except DecodeError as error:
-            raise MalformedFragment("frame.data", f"not a Trajectory: {error}") from error
 
     def take(self, data: bytes, span: Span) -> IncomingFragment | None:
         """Take the next frame, serialised; return the fragment when it was the last one.

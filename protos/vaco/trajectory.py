@@ -3,10 +3,8 @@
 from vaco.fragment import Fragment
 from vaco.fragment_spec import ArraySpec, FragmentSpec
 from vaco.framing import (
-    FrameAssembler,
     RequestReader,
     add_trajectory_servicer,
-    frames,
     to_requests,
     trajectory_stream,
 )
@@ -19,12 +17,10 @@ __all__ = [
     "Fragment",
     "FragmentId",
     "FragmentSpec",
-    "FrameAssembler",
     "IncomingFragment",
     "MalformedFragment",
     "RequestReader",
     "add_trajectory_servicer",
-    "frames",
     "to_requests",
     "trajectory_stream",
 ]

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from vaco.channels import server_options
-from vaco.trajectory import Fragment, FragmentId, FrameAssembler
+from vaco.trajectory import Fragment, FragmentId, IncomingFragment
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.v1 import trajectory_pb2_grpc, weights_pb2, weights_pb2_grpc
 from vaco.vital import Vitals
@@ -363,13 +363,10 @@ def test_a_large_fragment_is_sent_again_whole(
         stream.welcome(2)
         if attempt == 0:
             actor.send(1, size=300_000)
-        assembler = FrameAssembler()
-        whole, frames = None, 0
-        while whole is None:
-            whole = assembler.add(stream.get("frame"))
-            frames += 1
-        came = Fragment.from_proto(whole)
-        assert frames == 4
+        frames = [stream.get("frame") for _ in range(4)]
+        assert [frame.index for frame in frames] == [0, 1, 2, 3]
+        whole = b"".join(frame.data for frame in frames)
+        came = Fragment.decode(IncomingFragment.parse(whole))
         assert came.id.sequence == 1
         assert came.observations["observation"].shape == (3, 1, 300_000)
         assert (came.observations["observation"] == 1).all()

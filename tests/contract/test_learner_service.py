@@ -399,7 +399,7 @@ def test_a_fragment_is_acknowledged_when_it_was_trained(bench: Bench) -> None:
 def test_a_fragment_can_come_in_frames(bench: Bench) -> None:
     actor = bench.actor()
     actor.receive_welcome()
-    data = fragment(1).to_proto().SerializeToString()
+    data = b"".join(fragment(1).to_parts()[0])
     half = len(data) // 2
     for index, piece in enumerate((data[:half], data[half:])):
         frame = pb.TrajectoryFrame(index=index, count=2, total_bytes=len(data), data=piece)

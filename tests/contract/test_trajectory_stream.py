@@ -13,12 +13,10 @@ from grpc import aio
 from vaco.channels import aio_channel, sync_channel
 from vaco.trajectory import (
     Fragment,
-    FrameAssembler,
     IncomingFragment,
     MalformedFragment,
     RequestReader,
     add_trajectory_servicer,
-    frames,
     to_requests,
     trajectory_stream,
 )
@@ -63,7 +61,7 @@ class FastServicer:
 
 
 class PlainServicer(trajectory_pb2_grpc.TrajectoryServiceServicer):
-    """Reads messages: nothing but the generated code and `FrameAssembler`."""
+    """Reads messages by the generated code, and joins frames by itself."""
 
     def __init__(self) -> None:
         self.fragments: list[Fragment] = []
@@ -71,18 +69,25 @@ class PlainServicer(trajectory_pb2_grpc.TrajectoryServiceServicer):
     async def StreamTrajectories(  # type: ignore[override]  # noqa: N802 - the blocking API's
         self, requests: AsyncIterator[pb.StreamTrajectoriesRequest], _context: object
     ) -> AsyncIterator[pb.StreamTrajectoriesResponse]:
-        assembler = FrameAssembler()
+        data = b""
         async for request in requests:
             match request.WhichOneof("message"):
                 case "hello":
                     yield WELCOME
                 case "goodbye":
                     yield FAREWELL
-                case "trajectory" | "frame" as kind:
-                    whole = assembler.add(request.frame) if kind == "frame" else request.trajectory
-                    if whole is not None:
-                        self.fragments.append(Fragment.from_proto(whole))
-                        yield pb.StreamTrajectoriesResponse(ack=pb.Ack(sequence=whole.id.sequence))
+                case "frame":
+                    data += request.frame.data
+                    if len(data) == request.frame.total_bytes:
+                        yield self._take(pb.Trajectory.FromString(data))
+                        data = b""
+                case "trajectory":
+                    yield self._take(request.trajectory)
+
+    def _take(self, message: pb.Trajectory) -> pb.StreamTrajectoriesResponse:
+        incoming = IncomingFragment.parse(message.SerializeToString())
+        self.fragments.append(Fragment.decode(incoming))
+        return pb.StreamTrajectoriesResponse(ack=pb.Ack(sequence=message.id.sequence))
 
     def add(self, server: aio.Server) -> None:
         trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(self, server)
@@ -107,7 +112,8 @@ def send_plain(channel: grpc.Channel, fragments: list[Fragment]) -> list[Any]:
     def requests() -> Iterator[pb.StreamTrajectoriesRequest]:
         yield HELLO
         for fragment in fragments:
-            yield from frames(fragment.to_proto())
+            for request in to_requests(fragment):
+                yield pb.StreamTrajectoriesRequest.FromString(request)
         yield GOODBYE
 
     stub = trajectory_pb2_grpc.TrajectoryServiceStub(channel)

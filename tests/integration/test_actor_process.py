@@ -18,7 +18,7 @@ import yaml
 from vaco.channels import server_options
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT
 from vaco.job import PolicySpec, load_job
-from vaco.trajectory import Fragment
+from vaco.trajectory import Fragment, IncomingFragment
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.v1 import trajectory_pb2_grpc, weights_pb2_grpc
 from vaco.weights import Weights, weights_frames
@@ -160,15 +160,19 @@ def actor(start: Start, job: Path, address: str) -> "subprocess.Popen[str]":
     )
 
 
+def fragment_of(message: pb.Trajectory) -> Fragment:
+    return Fragment.decode(IncomingFragment.parse(message.SerializeToString()))
+
+
 def test_sigterm_drains_and_the_exit_is_clean(
     start: Start, serve: Serve, manifest: Manifest
 ) -> None:
     learner, address = serve()
     process = actor(start, manifest("CartPole-v1"), address)
-    fragments = [Fragment.from_proto(learner.get("trajectory")) for _ in range(3)]
+    fragments = [fragment_of(learner.get("trajectory")) for _ in range(3)]
     process.send_signal(signal.SIGTERM)
     while (request := learner.received.get(timeout=SECONDS)).WhichOneof("message") != "goodbye":
-        fragments.append(Fragment.from_proto(request.trajectory))
+        fragments.append(fragment_of(request.trajectory))
     _, told = process.communicate(timeout=SECONDS)
     assert process.returncode == EXIT_OK, told
     assert learner.received.empty(), told
@@ -231,7 +235,7 @@ def test_a_poisonous_reward_fails_the_job_and_names_the_environment(
     job = manifest("test/Poisonous-v0", {"dose": dose, "after": 20})
     process = actor(start, job, address)
     for sequence in (1, 2):
-        fragment = Fragment.from_proto(learner.get("trajectory"))
+        fragment = fragment_of(learner.get("trajectory"))
         assert fragment.id.sequence == sequence
         assert abs(fragment.rewards).max() < 1e6
     failure = learner.get("failure")
@@ -277,7 +281,7 @@ def test_lock_step_makes_one_batch_per_version(
     process = actor(start, job, address)
     for version in (1, 2, 3):
         batch = []
-        while sum(Fragment.from_proto(t).samples for t in batch) < 40:
+        while sum(fragment_of(t).samples for t in batch) < 40:
             batch.append(learner.get("trajectory"))
         assert {v for t in batch for v in (t.min_version, t.max_version)} == {version}
         for trajectory in batch:

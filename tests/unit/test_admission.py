@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from vaco.trajectory import ArraySpec, Fragment, FragmentId, FragmentSpec, IncomingFragment
+from vaco.v1 import trajectory_pb2 as pb
 from vaco_learner.admission import Admission, Settlement, Snapshot
 from vaco_learner.buffer import FragmentBuffer
 from vaco_learner.deliveries import Delivery, DeliveryLog, DeliveryRecord
@@ -61,7 +62,7 @@ def fragment(
 
 
 def incoming(item: Fragment) -> IncomingFragment:
-    return IncomingFragment.parse(item.to_proto().SerializeToString())
+    return IncomingFragment.parse(b"".join(item.to_parts()[0]))
 
 
 class Desk:
@@ -192,7 +193,7 @@ def test_a_fragment_of_somebody_else_is_rejected(item: Fragment, field: str) -> 
 def test_what_a_rejected_fragment_claims_is_bounded() -> None:
     desk = Desk()
     actor = desk.admission.connect("actor-0", 1)
-    message = fragment(1).to_proto()
+    message = pb.Trajectory.FromString(b"".join(fragment(1).to_parts()[0]))
     message.length, message.environments = 4_000_000, 4_000_000
     told = desk.admission.offer(actor, IncomingFragment.parse(message.SerializeToString()))
     assert told is not None

@@ -102,6 +102,14 @@ def received(data: bytes) -> Fragment:
     return Fragment.decode(incoming)
 
 
+def message_of(fragment: Fragment) -> pb.Trajectory:
+    return pb.Trajectory.FromString(b"".join(fragment.to_parts()[0]))
+
+
+def fragment_of(message: pb.Trajectory) -> Fragment:
+    return Fragment.decode(IncomingFragment.parse(message.SerializeToString()))
+
+
 @given(fragments())
 @settings(max_examples=50)
 def test_a_fragment_survives_the_wire(fragment: Fragment) -> None:
@@ -122,13 +130,13 @@ def test_generated_code_reads_what_is_written_by_hand(fragment: Fragment) -> Non
     assert [n.tensor.data for n in message.observations] == [
         a.tobytes() for a in fragment.observations.values()
     ]
-    assert_same(Fragment.from_proto(message), fragment)
+    assert_same(fragment_of(message), fragment)
 
 
 @given(fragments())
 @settings(max_examples=50)
 def test_what_generated_code_writes_is_read(fragment: Fragment) -> None:
-    request = pb.StreamTrajectoriesRequest(trajectory=fragment.to_proto())
+    request = pb.StreamTrajectoriesRequest(trajectory=message_of(fragment))
     for _ in range(2):
         assert_same(received(request.SerializeToString()), fragment)
 
@@ -330,7 +338,7 @@ def long_vector(dtype: Any) -> pb.Tensor:
 def test_a_malformed_fragment_is_refused_by_its_field(
     wire_fragment: WireFragment, field: str, change: Change
 ) -> None:
-    message = wire_fragment().to_proto()
+    message = message_of(wire_fragment())
     change(message)
     serialised = message.SerializeToString()
     tracemalloc.start()
@@ -345,7 +353,7 @@ def test_a_malformed_fragment_is_refused_by_its_field(
 
 
 def test_a_tensor_that_is_there_twice_is_refused(wire_fragment: WireFragment) -> None:
-    serialised = wire_fragment().to_proto().SerializeToString()
+    serialised = message_of(wire_fragment()).SerializeToString()
     again = pb.Trajectory(rewards=pb.Tensor(dtype=pb.DTYPE_FLOAT32)).SerializeToString()
     with pytest.raises(MalformedFragment, match="rewards: there twice"):
         Fragment.decode(IncomingFragment.parse(serialised + again))
@@ -420,7 +428,7 @@ def test_damage_to_a_layout_seen_before_is_noticed(wire_fragment: WireFragment) 
         except MalformedFragment:
             continue
         message = pb.StreamTrajectoriesRequest.FromString(bytes(damaged)).trajectory
-        assert layout_of(read.to_proto()) == layout_of(message), position
+        assert layout_of(message_of(read)) == layout_of(message), position
         assert read.id == FragmentId.from_proto(message.id)
         assert read.weights_incarnation == message.weights_incarnation
     assert_same(received(request), fragment)
@@ -460,7 +468,7 @@ def test_what_is_there_again_behind_a_known_layout_is_refused(
     Fragment.decode(IncomingFragment.parse(serialised))
     for field, named in (("rewards", False), ("core_state", True)):
         again = pb.Trajectory()
-        getattr(again, field).MergeFrom(getattr(wire_fragment().to_proto(), field))
+        getattr(again, field).MergeFrom(getattr(message_of(wire_fragment()), field))
         path = rf"{field}\[hidden\]" if named else field
         with pytest.raises(MalformedFragment, match=f"{path}: there twice"):
             Fragment.decode(IncomingFragment.parse(serialised + again.SerializeToString()))
@@ -507,7 +515,7 @@ def tensor_field(field: str, content: bytes) -> bytes:
 
 
 def test_data_that_is_there_twice_is_refused(wire_fragment: WireFragment) -> None:
-    message = wire_fragment().to_proto()
+    message = message_of(wire_fragment())
     tensor = message.rewards.SerializeToString() + pb.Tensor(data=b"x").SerializeToString()
     message.ClearField("rewards")
     serialised = message.SerializeToString() + tensor_field("rewards", tensor)
@@ -517,7 +525,7 @@ def test_data_that_is_there_twice_is_refused(wire_fragment: WireFragment) -> Non
 
 def test_a_tail_behind_the_array_counts_too(wire_fragment: WireFragment) -> None:
     """Fields may follow an array, and change what it is."""
-    message = wire_fragment().to_proto()
+    message = message_of(wire_fragment())
     rewards = message.rewards
     message.ClearField("rewards")
     rest = message.SerializeToString()
@@ -534,13 +542,13 @@ def test_a_tail_behind_the_array_counts_too(wire_fragment: WireFragment) -> None
 
 def test_a_tensor_seen_before_does_not_vouch_for_another(wire_fragment: WireFragment) -> None:
     """Tensors are recognised by their bytes: same size, another meaning, another array."""
-    first, second = wire_fragment().to_proto(), wire_fragment().to_proto()
+    first, second = message_of(wire_fragment()), message_of(wire_fragment())
     shape = [2, 3]
     replace_shape(second.actions, *shape)
-    assert Fragment.from_proto(first).actions.shape == (3, 2)
+    assert fragment_of(first).actions.shape == (3, 2)
     with pytest.raises(MalformedFragment, match=r"actions: shape \(2, 3\)"):
-        Fragment.from_proto(second)
-    second = wire_fragment().to_proto()
+        fragment_of(second)
+    second = message_of(wire_fragment())
     second.core_state[0].name = "hodden"
-    assert list(Fragment.from_proto(first).core_state) == ["hidden"]
-    assert list(Fragment.from_proto(second).core_state) == ["hodden"]
+    assert list(fragment_of(first).core_state) == ["hidden"]
+    assert list(fragment_of(second).core_state) == ["hodden"]

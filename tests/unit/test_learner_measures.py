@@ -170,7 +170,7 @@ class Source:
 
     def put(self, *fragments: Fragment) -> None:
         for item in fragments:
-            message = item.to_proto().SerializeToString()
+            message = b"".join(item.to_parts()[0])
             assert self.admission.offer(self.actor, IncomingFragment.parse(message)) is None
 
     def next(self, version: int) -> list[int] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from vaco.job import GymnasiumTask, PolicySpec
-from vaco.trajectory import Fragment
+from vaco.trajectory import Fragment, IncomingFragment
 from vaco.weights import Weights
 from vaco_actor.environments import make_vector_env
 from vaco_actor.imports import import_all
@@ -356,7 +356,7 @@ def test_fragments_share_no_memory() -> None:
 def test_a_fragment_survives_the_wire() -> None:
     rollout, _, _ = make(SAME_STEP, PolicySpec.model_validate({"core": {"type": "lstm"}}))
     sent = collect(rollout)
-    came = Fragment.from_proto(sent.to_proto())
+    came = Fragment.decode(IncomingFragment.parse(b"".join(sent.to_parts()[0])))
     assert came.id == sent.id
     assert came.final_steps.size > 0
     np.testing.assert_array_equal(came.core_state["cell"], sent.core_state["cell"])
