@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from vaco.errors import EXIT_FAILURE, EXIT_OK, UserError
-from vaco.job import load_job
+from vaco.job import VACOJob, load_job
 from vaco_policy.seeding import derive
 from vaco_policy.stored import DESCRIPTION, StoredPolicy, read_checkpoint, read_export
 
@@ -52,7 +52,7 @@ def evaluate(options: EvaluateOptions, stop: threading.Event) -> int:
     task, schedule = job.spec.task, job.spec.evaluation
     episodes = options.episodes or (schedule.episodes if schedule else DEFAULT_EPISODES)
     seed = schedule.seed if schedule else derive(job.spec.seed, "evaluation")
-    stored = _read(options.checkpoint, job.spec.policy)
+    stored = _read(options.checkpoint, job)
     policy = stored.build()
     count = min(episodes, MAX_ENVIRONMENTS)
     with make_vector_env(task, count, seed, threads=job.spec.actors.threads) as environment:
@@ -93,10 +93,10 @@ def summary(environment: str, version: int, played: Episodes) -> dict[str, Any]:
     }
 
 
-def _read(directory: Path, spec: Any) -> StoredPolicy:
+def _read(directory: Path, job: VACOJob) -> StoredPolicy:
     if (directory / DESCRIPTION).exists():
         return read_export(directory)
-    return read_checkpoint(directory, spec)
+    return read_checkpoint(directory, job.spec.policy, job.metadata.uid)
 
 
 def _lines(result: dict[str, Any]) -> str:

@@ -23,7 +23,8 @@ def export(job: Path, checkpoint: Path, out: Path, *, onnx: bool = False) -> lis
             not compute what the policy computes.
 
     """
-    stored = read_checkpoint(checkpoint, load_job(job).spec.policy)
+    given = load_job(job)
+    stored = read_checkpoint(checkpoint, given.spec.policy, given.metadata.uid)
     policy = stored.build()
     written = write_export(out, stored)
     if onnx:

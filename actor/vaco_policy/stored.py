@@ -6,7 +6,6 @@ those of the manifest. What is exported stands alone: weights, and one JSON docu
 they are for.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
+from vaco.checkpoints import POLICY, STATE, digest, read_manifest, read_parts
 from vaco.errors import UserError
 from vaco.job import PolicySpec
 
@@ -22,10 +22,7 @@ from vaco_policy.policy import Policy
 from vaco_policy.spaces import Spaces
 
 EXPORT_FORMAT: Final = "vaco-policy/1"
-WEIGHTS: Final = "policy.safetensors"
 DESCRIPTION: Final = "policy.json"
-_STATE: Final = "state.json"
-_MANIFEST: Final = "MANIFEST.json"
 _MAX_JSON_BYTES: Final = 64 << 20
 
 
@@ -58,28 +55,27 @@ class StoredPolicy:
         return policy.eval()
 
 
-def read_checkpoint(directory: Path, spec: PolicySpec) -> StoredPolicy:
+def read_checkpoint(directory: Path, spec: PolicySpec, job_uid: str | None) -> StoredPolicy:
     """Read the policy of one checkpoint of a run.
 
     Args:
         directory: Such as `RUN/checkpoints/v000000123`.
         spec: `spec.policy` of the run's job.
+        job_uid: Of the same job; None: a manifest that was never run has none.
 
     Raises:
-        UserError: A file is missing or is not what the checkpoint's manifest says.
+        UserError: A file is missing or is not what the checkpoint's manifest says, or the
+            checkpoint is another job's.
 
     """
-    digests = _field(_document(directory / _MANIFEST), directory / _MANIFEST, "manifest", "sha256")
-    contents = {name: _read(directory / name) for name in (WEIGHTS, _STATE)}
-    for name, content in contents.items():
-        _check_digest(directory / name, content, digests.get(name))
-    path = directory / _STATE
-    state = _parse(contents[_STATE], path)
+    contents = read_parts(directory, read_manifest(directory, job_uid), (POLICY, STATE))
+    path = directory / STATE
+    state = _parse(contents[STATE], path)
     return StoredPolicy(
         spec=spec,
         spaces=Spaces.from_json(_field(state, path, "spaces")),
         version=int(_field(state, path, "version")),
-        payload=contents[WEIGHTS],
+        payload=contents[POLICY],
     )
 
 
@@ -95,16 +91,16 @@ def write_export(directory: Path, stored: StoredPolicy) -> list[Path]:
         "version": stored.version,
         "spaces": json.loads(stored.spaces.to_json()),
         "policy": stored.spec.model_dump(mode="json", by_alias=True),
-        "sha256": hashlib.sha256(stored.payload).hexdigest(),
+        "sha256": digest(stored.payload),
     }
     text = json.dumps(description, indent=2, sort_keys=True, allow_nan=False) + "\n"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / WEIGHTS).write_bytes(stored.payload)
+        (directory / POLICY).write_bytes(stored.payload)
         (directory / DESCRIPTION).write_text(text)
     except OSError as error:
         raise UserError(str(directory), f"cannot be written ({error.strerror})") from error
-    return [directory / WEIGHTS, directory / DESCRIPTION]
+    return [directory / POLICY, directory / DESCRIPTION]
 
 
 def read_export(directory: Path) -> StoredPolicy:
@@ -118,8 +114,10 @@ def read_export(directory: Path) -> StoredPolicy:
     document = _document(path)
     if _field(document, path, "format") != EXPORT_FORMAT:
         raise UserError(str(path), f"its format is not {EXPORT_FORMAT}")
-    payload = _read(directory / WEIGHTS)
-    _check_digest(directory / WEIGHTS, payload, _field(document, path, "sha256"))
+    payload = _read(directory / POLICY)
+    if digest(payload) != _field(document, path, "sha256"):
+        problem = f"its digest is not that in {DESCRIPTION}"
+        raise UserError(str(directory / POLICY), problem, "Export the policy again.")
     try:
         spec = PolicySpec.model_validate_json(json.dumps(_field(document, path, "policy")))
     except ValidationError as error:
@@ -137,7 +135,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
-        raise UserError(str(path), problem, "Name the directory of one checkpoint.") from error
+        raise UserError(str(path), problem, "Name the directory of an exported policy.") from error
 
 
 def _document(path: Path) -> Mapping[str, Any]:
@@ -156,16 +154,7 @@ def _parse(content: bytes, path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _field(document: Mapping[str, Any], path: Path, *names: str) -> Any:
-    value: Any = document
-    for name in names:
-        if not isinstance(value, dict) or name not in value:
-            raise UserError(str(path), f"has no `{'.'.join(names)}`")
-        value = value[name]
-    return value
-
-
-def _check_digest(path: Path, content: bytes, expected: object) -> None:
-    if hashlib.sha256(content).hexdigest() != expected:
-        cure = "It is damaged or half written: use another checkpoint."
-        raise UserError(str(path), "its digest is not that of the manifest", cure)
+def _field(document: Mapping[str, Any], path: Path, name: str) -> Any:
+    if name not in document:
+        raise UserError(str(path), f"has no `{name}`")
+    return document[name]

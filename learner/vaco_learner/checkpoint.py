@@ -1,28 +1,32 @@
 """Checkpoints: all that a learner needs to go on, in directories that are complete or ignored.
 
-    checkpoints/v000000123/policy.safetensors      what the actors get (vaco_policy.parameters)
-                           optimizer.safetensors   moments, steps, random generator
-                           state.json              version, lineage, ledger, deliveries, spaces, ...
-                           MANIFEST.json           job UID, incarnation, the digest of each file
-                                                   and its own; written last
+    save: written aside, synced, renamed             .tmp-v000000123-of-2 --> v000000123
+    newest: the newest one whose digests match       a damaged one is passed over with a warning
+    set aside: what is damaged, for a person         v000000123 --> .bad-v000000123
 
-A checkpoint is written aside, synced, and renamed. Loading believes only a directory whose digests
-match, the newest first; a bad one is passed over with a warning. Newest means of the newest
-incarnation first: what a replaced learner was just putting in place when it was replaced counts
-for nothing, whatever its version. Tensors stay bytes here: whoever
-reads them needs torch, this module does not.
+`vaco.checkpoints` knows names, files and digests. Tensors stay bytes here: whoever reads them needs
+torch, this module does not.
 """
 
-import hashlib
 import json
 import logging
-import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vaco.checkpoints import (
+    MANIFEST,
+    OPTIMIZER,
+    POLICY,
+    STATE,
+    DamagedCheckpointError,
+    Manifest,
+    checkpoint_name,
+    list_checkpoints,
+    read_manifest,
+    read_parts,
+)
 from vaco.errors import UserError
 from vaco.files import TEMPORARY_PREFIX, sync_directory, to_json, write_synced
 
@@ -30,15 +34,11 @@ from vaco_learner.claims import Claim
 
 _LOG = logging.getLogger(__name__)
 
-FORMAT: Final = 2
-POLICY: Final = "policy.safetensors"
-OPTIMIZER: Final = "optimizer.safetensors"
-STATE: Final = "state.json"
-MANIFEST: Final = "MANIFEST.json"
-_PARTS: Final = (POLICY, OPTIMIZER, STATE)
+MIN_KEEP: Final = 2
+"""The newest, and the one before it to fall back to."""
 _REPLACED: Final = f"{TEMPORARY_PREFIX}replaced-"
-_NAME: Final = re.compile(r"v(\d{9,20})")
-_MAX_MANIFEST_BYTES: Final = 1 << 20
+_BAD: Final = ".bad-"
+_BAD_KEPT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +59,23 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-class _BadCheckpointError(Exception):
-    """A directory that is no complete checkpoint."""
-
-
 class CheckpointStore:
     """The checkpoints of one job.
 
     Args:
         directory: is made if it is not there.
         job_uid: checkpoints of another job are refused.
-        keep: how many of the newest are kept.
+        keep: how many of the newest are kept, two at least.
 
     """
 
     def __init__(self, directory: Path, job_uid: str, keep: int) -> None:
-        if keep < 1:
+        if keep < MIN_KEEP:
             raise ValueError(f"keep is {keep}")
         self._directory = directory
         self._job_uid = job_uid
         self._keep = keep
+        self._damaged: list[Path] = []
         directory.mkdir(parents=True, exist_ok=True)
         self._tidy()
 
@@ -93,7 +90,7 @@ class CheckpointStore:
 
         """
         claim.check()
-        name = f"v{checkpoint.version:09d}"
+        name = checkpoint_name(checkpoint.version)
         aside = self._directory / f"{TEMPORARY_PREFIX}{name}-of-{claim.number}"
         _remove(aside)
         aside.mkdir()
@@ -104,7 +101,8 @@ class CheckpointStore:
         }
         for part, content in contents.items():
             write_synced(aside / part, content)
-        write_synced(aside / MANIFEST, self._manifest(checkpoint.version, claim.number, contents))
+        manifest = Manifest.of(self._job_uid, claim.number, checkpoint.version, contents)
+        write_synced(aside / MANIFEST, manifest.to_bytes())
         sync_directory(aside)
         claim.check()
         final = self._directory / name
@@ -113,72 +111,72 @@ class CheckpointStore:
         return final
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest complete checkpoint; None if there is none.
+        """Return the newest complete checkpoint; None if there never was one.
 
         Raises:
-            UserError: it is another job's, or of a format this version does not know.
+            UserError: there are checkpoints, but none is whole; or the newest is another job's, or
+                of a format this version does not know.
 
         """
-        for path in reversed(self._directories()):
+        paths = list_checkpoints(self._directory)
+        self._damaged = []
+        for path in reversed(paths):
             try:
                 return self.load(path)
-            except _BadCheckpointError as error:
-                _LOG.warning("passing over checkpoint %s: %s", path, error)
-        return None
+            except DamagedCheckpointError as error:
+                _LOG.warning("passing over checkpoint %s: %s", error.path, error.problem)
+                self._damaged.append(path)
+        if not paths:
+            return None
+        raise UserError(
+            str(self._directory),
+            f"none of its {len(paths)} checkpoints is whole, the newest is {paths[-1].name}",
+            "Put a whole one there, or remove them all to begin anew.",
+        )
+
+    def set_aside_damaged(self) -> None:
+        """Rename what `newest` passed over, so that it takes no place of a whole checkpoint.
+
+        The newest few are left for a person to look at.
+        """
+        for path in self._damaged:
+            bad = self._directory / f"{_BAD}{path.name}"
+            _remove(bad)
+            path.rename(bad)
+        self._damaged = []
+        for bad in sorted(self._directory.glob(f"{_BAD}*"))[:-_BAD_KEPT]:
+            _remove(bad)
 
     def newest_incarnation(self) -> int:
         """Return the newest incarnation that left a checkpoint; 0: none did.
 
         Raises:
-            UserError: as `newest`.
+            UserError: it is another job's, or of a format this version does not know.
 
         """
-        for path in reversed(self._directories()):
+        for path in reversed(list_checkpoints(self._directory)):
             try:
-                manifest = _read_manifest(path / MANIFEST)
-            except _BadCheckpointError:
+                return read_manifest(path, self._job_uid).incarnation
+            except DamagedCheckpointError:
                 continue
-            self._check_owner(path, manifest)
-            return int(manifest["incarnation"])
         return 0
 
     def load(self, path: Path) -> Checkpoint:
         """Read one checkpoint.
 
         Raises:
-            UserError: as `newest`.
+            DamagedCheckpointError: it is not whole.
+            UserError: it is another job's, or of a format this version does not know.
 
         """
-        manifest = _read_manifest(path / MANIFEST)
-        self._check_owner(path, manifest)
-        contents = {part: _read(path / part) for part in _PARTS}
-        for part, content in contents.items():
-            if _digest(content) != manifest["sha256"][part]:
-                raise _BadCheckpointError(f"the digest of {part} does not match")
+        manifest = read_manifest(path, self._job_uid)
+        contents = read_parts(path, manifest)
         return Checkpoint(
-            version=manifest["version"],
+            version=manifest.version,
             policy=contents[POLICY],
             optimizer=contents[OPTIMIZER],
             state=json.loads(contents[STATE]),
         )
-
-    def _manifest(self, version: int, incarnation: int, contents: Mapping[str, bytes]) -> bytes:
-        body = {
-            "format": FORMAT,
-            "jobUid": self._job_uid,
-            "incarnation": incarnation,
-            "version": version,
-            "sha256": {part: _digest(content) for part, content in contents.items()},
-        }
-        return to_json({"manifest": body, "sha256": _digest(to_json(body))})
-
-    def _check_owner(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        if manifest["format"] != FORMAT:
-            problem = f"a checkpoint of format {manifest['format']}"
-            raise UserError(str(path), problem, f"This version of vaco reads format {FORMAT}.")
-        if manifest["jobUid"] != self._job_uid:
-            problem = f"a checkpoint of job {manifest['jobUid']!r}, this is {self._job_uid!r}"
-            raise UserError(str(path), problem, "Give this job a run directory of its own.")
 
     def _put_in_place(self, aside: Path, final: Path) -> None:
         """Rename; a directory cannot replace one that is not empty, so a twin steps aside first."""
@@ -200,18 +198,8 @@ class CheckpointStore:
             if path.is_dir():
                 _remove(path)
 
-    def _directories(self) -> list[Path]:
-        """Return the directories that are named like checkpoints, oldest first."""
-        named = [(_NAME.fullmatch(path.name), path) for path in self._directory.iterdir()]
-        ranked = [
-            (_incarnation_of(path), int(match[1]), path)
-            for match, path in named
-            if match and path.is_dir()
-        ]
-        return [path for *_, path in sorted(ranked)]
-
     def _prune(self) -> None:
-        for path in self._directories()[: -self._keep]:
+        for path in list_checkpoints(self._directory)[: -self._keep]:
             # Renamed first: half a removal must not look like a checkpoint.
             removed = self._directory / f"{TEMPORARY_PREFIX}removed-{path.name}"
             _remove(removed)
@@ -219,40 +207,6 @@ class CheckpointStore:
             _remove(removed)
 
 
-def _incarnation_of(path: Path) -> int:
-    """Return whose checkpoint it is; -1, older than any other, for what is damaged."""
-    try:
-        return int(_read_manifest(path / MANIFEST).get("incarnation", 0))
-    except _BadCheckpointError as error:
-        _LOG.warning("passing over checkpoint %s: %s", path, error)
-        return -1
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _BadCheckpointError(f"{path.name} cannot be read: {error}") from error
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    content = _read(path)
-    if len(content) > _MAX_MANIFEST_BYTES:
-        raise _BadCheckpointError(f"{path.name} has {len(content)} bytes")
-    try:
-        document = json.loads(content)
-        manifest, digest = document["manifest"], document["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _BadCheckpointError(f"{path.name} is not a manifest") from error
-    if not isinstance(manifest, dict) or _digest(to_json(manifest)) != digest:
-        raise _BadCheckpointError(f"the digest of {path.name} does not match")
-    return manifest

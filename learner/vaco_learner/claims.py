@@ -106,11 +106,10 @@ class Claims:
         replace_file(self._path(mark.incarnation), to_json(document), durable=True)
 
     def tidy(self) -> None:
-        """Remove old claims and what they left half written; the newest mark is above theirs."""
+        """Remove old claims; the newest one's mark is at or above theirs."""
         paths = self._paths()
-        for path in paths.values():
-            remove_leftovers(path)
         for number in sorted(paths)[:-_KEPT]:
+            remove_leftovers(paths[number])
             paths[number].unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from vaco.checkpoints import checkpoint_name
 from vaco.errors import UserError
 from vaco.job import StopSpec
 
@@ -47,7 +48,8 @@ def begin(store: CheckpointStore, claims: Claims, least: int = 1) -> Beginning:
         least: the new incarnation's number at least.
 
     Raises:
-        UserError: the checkpoint or a claim is another job's, or cannot be read.
+        UserError: no checkpoint is whole though there are some; the newest, or a claim, is another
+            job's or cannot be read.
         FencedError: other learners take the directory again and again.
 
     """
@@ -101,10 +103,11 @@ def _read(claim: Claim, store: CheckpointStore, mark: HighWater) -> Beginning:
     try:
         state = LearnerState.from_document(checkpoint.state)
     except UserError as error:
-        where = f"checkpoints/v{checkpoint.version:09d}/{error.path}"
+        where = f"checkpoints/{checkpoint_name(checkpoint.version)}/{error.path}"
         raise UserError(where, error.problem, error.cure) from error
     restored = state.version
     # A checkpoint of the newest published version is that version: no number is skipped.
     version = restored if mark.version <= restored else mark.version + 1
     lineage = state.lineage.restarted(claim.number, restored, version)
+    store.set_aside_damaged()
     return Beginning(claim, lineage, version, checkpoint, state)

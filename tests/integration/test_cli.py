@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vaco.checkpoints import PARTS, Manifest
 from vaco.job import VACOJobStatus, load_job
 from vaco_operator.local.adoption import adopt
 from vaco_operator.local.run_directory import RunDirectory
@@ -227,8 +228,9 @@ def test_damaged_checkpoints_are_passed_over(vaco, run):
     damaged = run.checkpoints / "v000000009"
     damaged.mkdir(parents=True)
     (damaged / "policy.safetensors").write_bytes(b"half")
-    manifest = {"manifest": {"sha256": {"policy.safetensors": "0" * 64}}}
-    (damaged / "MANIFEST.json").write_text(json.dumps(manifest))
+    uid = run.load_job().metadata.uid
+    manifest = Manifest.of(uid, 1, 9, dict.fromkeys(PARTS, b"whole"))
+    (damaged / "MANIFEST.json").write_bytes(manifest.to_bytes())
     done = vaco("evaluate", "pole")
     assert done.returncode == 2
     assert "damaged" in done.stderr

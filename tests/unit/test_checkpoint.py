@@ -12,8 +12,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from vaco.checkpoints import MANIFEST, OPTIMIZER, POLICY, STATE
 from vaco.errors import UserError
-from vaco_learner.checkpoint import MANIFEST, OPTIMIZER, POLICY, STATE, Checkpoint, CheckpointStore
+from vaco_learner.checkpoint import Checkpoint, CheckpointStore
 from vaco_learner.claims import Claim, Claims, FencedError, HighWater
 from vaco_learner.deliveries import DeliveryRecord
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -131,10 +132,53 @@ def test_a_missing_file_is_passed_over(store: CheckpointStore, part: str, claim:
     assert store.newest() == checkpoint(1)
 
 
-def test_with_every_checkpoint_damaged_there_is_none(store: CheckpointStore, claim: Claim) -> None:
-    for version in (1, 2):
-        (store.save(checkpoint(version), claim) / MANIFEST).write_bytes(b"{}")
-    assert store.newest() is None
+def test_with_every_checkpoint_damaged_nothing_begins_and_nothing_is_touched(
+    store: CheckpointStore, tmp_path: Path, claim: Claim
+) -> None:
+    for version, part in ((1, POLICY), (2, MANIFEST)):
+        (store.save(checkpoint(version), claim) / part).write_bytes(b"{}")
+    told = rf"{tmp_path}.*none of its 2 checkpoints is whole.*remove them all to begin anew"
+    with pytest.raises(UserError, match=told):
+        begin(store, Claims(tmp_path, JOB))
+    assert [name for name in names(tmp_path) if "v0" in name] == ["v000000001", "v000000002"]
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_whole_one(tmp_path: Path) -> None:
+    store, claims = CheckpointStore(tmp_path, JOB, keep=2), Claims(tmp_path, JOB)
+    claim = claimed(tmp_path, 2, 20)
+    store.save(checkpoint(10), claim)
+    (store.save(checkpoint(20), claim) / POLICY).write_bytes(b"half")
+    claim = begin(store, claims).claim
+    (store.save(checkpoint(31), claim) / POLICY).write_bytes(b"half")
+    beginning = begin(CheckpointStore(tmp_path, JOB, keep=2), claims)
+    assert beginning.state == state(10)
+    assert [name for name in names(tmp_path) if "v0" in name] == [
+        ".bad-v000000020",
+        ".bad-v000000031",
+        "v000000010",
+    ]
+
+
+def test_a_bounded_number_of_damaged_checkpoints_is_left_to_look_at(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    claims = Claims(tmp_path, JOB)
+    for version in range(11, 18):
+        claim = begin(store, claims, least=3).claim
+        store.save(checkpoint(10), claim)
+        (store.save(checkpoint(version), claim) / STATE).write_bytes(b"half")
+    assert begin(store, claims).state == state(10)
+    assert [name for name in names(tmp_path) if "v0" in name] == [
+        ".bad-v000000015",
+        ".bad-v000000016",
+        ".bad-v000000017",
+        "v000000010",
+    ]
+
+
+def test_one_checkpoint_is_too_few_to_keep(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep is 1"):
+        CheckpointStore(tmp_path, JOB, keep=1)
 
 
 def test_another_jobs_checkpoint_is_refused(
@@ -157,9 +201,9 @@ def test_what_a_crash_left_behind_is_removed(
 
 
 def test_a_crash_between_the_two_renames_loses_nothing(tmp_path: Path, claim: Claim) -> None:
-    store = CheckpointStore(tmp_path, JOB, keep=1)
+    store = CheckpointStore(tmp_path, JOB, keep=2)
     store.save(checkpoint(1), claim).rename(tmp_path / ".tmp-replaced-v000000001")
-    assert CheckpointStore(tmp_path, JOB, keep=1).newest() == checkpoint(1)
+    assert CheckpointStore(tmp_path, JOB, keep=2).newest() == checkpoint(1)
 
 
 WRITER = """
@@ -395,7 +439,7 @@ def test_of_learners_that_begin_together_one_holds_the_directory(tmp_path: Path)
         except FencedError:
             return None
 
-    store = CheckpointStore(tmp_path, JOB, keep=1)
+    store = CheckpointStore(tmp_path, JOB, keep=2)
     with ThreadPoolExecutor(8) as pool:
         claims = [claim for claim in pool.map(life, range(8)) if claim is not None]
     assert max(claim.number for claim in claims) == 8

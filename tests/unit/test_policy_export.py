@@ -1,4 +1,3 @@
-import hashlib
 import json
 import subprocess
 import sys
@@ -7,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from vaco.checkpoints import Manifest
 from vaco.errors import EXIT_OK, EXIT_PERMANENT, UserError
 from vaco.job import PolicySpec
 from vaco_policy.export import main
@@ -15,6 +15,7 @@ from vaco_policy.policy import Policy
 from vaco_policy.spaces import Box, Discrete, Spaces
 from vaco_policy.stored import read_checkpoint, read_export
 
+JOB = "job-uid"
 SPACES = Spaces({"observation": Box((4,), low=(-1.0, -2.0, -3.0, -4.0))}, Discrete(3))
 SPEC = {"network": {"type": "mlp", "hiddenSizes": [8]}, "normaliseObservations": True}
 
@@ -52,12 +53,9 @@ def checkpoint(tmp_path: Path) -> Path:
         "policy.safetensors": to_payload(a_policy()),
         "state.json": json.dumps(state).encode(),
     }
-    digests = {}
     for name, content in contents.items():
         (directory / name).write_bytes(content)
-        digests[name] = hashlib.sha256(content).hexdigest()
-    manifest = {"manifest": {"version": 7, "sha256": digests}, "sha256": ""}
-    (directory / "MANIFEST.json").write_text(json.dumps(manifest))
+    (directory / "MANIFEST.json").write_bytes(Manifest.of(JOB, 1, 7, contents).to_bytes())
     return directory
 
 
@@ -92,7 +90,7 @@ def test_what_is_exported_stands_alone(job: Path, checkpoint: Path, tmp_path: Pa
 
 
 def test_a_checkpoint_gives_its_policy(checkpoint: Path) -> None:
-    stored = read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC))
+    stored = read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
     assert stored.version == 7
     assert acts_like_the_original(stored.build())
 
@@ -103,7 +101,7 @@ def test_a_damaged_checkpoint_is_refused_by_file(checkpoint: Path, name: str) ->
     content[len(content) // 2] ^= 1
     (checkpoint / name).write_bytes(content)
     with pytest.raises(UserError, match="digest") as refusal:
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC))
+        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
     assert refusal.value.path == str(checkpoint / name)
 
 
@@ -111,7 +109,7 @@ def test_a_damaged_checkpoint_is_refused_by_file(checkpoint: Path, name: str) ->
 def test_a_checkpoint_that_lacks_a_file_is_refused(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     with pytest.raises(UserError, match="cannot be read") as refusal:
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC))
+        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
     assert refusal.value.path == str(checkpoint / name)
 
 
@@ -119,11 +117,24 @@ def test_a_checkpoint_that_lacks_a_file_is_refused(checkpoint: Path, name: str) 
 def test_a_manifest_that_is_none_is_refused(checkpoint: Path, text: str) -> None:
     (checkpoint / "MANIFEST.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"MANIFEST\.json"):
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC))
+        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+
+
+def test_a_flipped_bit_in_the_manifest_is_found_by_its_own_digest(checkpoint: Path) -> None:
+    path = checkpoint / "MANIFEST.json"
+    path.write_text(path.read_text().replace('"version": 7', '"version": 6'))
+    with pytest.raises(UserError, match="own digest"):
+        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+
+
+def test_a_checkpoint_of_another_job_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="of job 'job-uid', this is 'another'"):
+        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), "another")
+    assert read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), None).version == 7
 
 
 def test_weights_of_another_shape_are_refused(checkpoint: Path) -> None:
-    stored = read_checkpoint(checkpoint, PolicySpec())
+    stored = read_checkpoint(checkpoint, PolicySpec(), JOB)
     with pytest.raises(UserError, match="weights"):
         stored.build()
 

@@ -29,7 +29,13 @@ class CheckpointSpec(Part):
         le=86400,
         description="Seconds between checkpoints. One is also taken at the end and at SIGTERM.",
     )
-    keep: int = Field(default=3, ge=1, le=1000, description="Newest checkpoints that are kept.")
+    keep: int = Field(
+        default=3,
+        ge=2,
+        le=1000,
+        description="Newest checkpoints that are kept; at least the one before the newest, to fall "
+        "back to if the newest is damaged.",
+    )
 
 
 def _class_is_of_a_new_claim(storage: "StorageSpec") -> Broken | None:
