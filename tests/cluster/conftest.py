@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 if TYPE_CHECKING:
     from kube_harness.api import Api
     from kube_harness.cluster import Cluster
+    from operator_harness.stage import Field, Stage
 
 EXISTING = "VACO_TEST_KUBECONFIG"
 TIER_OF_FIXTURE = {"control_plane": "control-plane", "node": "node"}
@@ -39,17 +40,31 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         for fixture, tier in TIER_OF_FIXTURE.items()
         if isinstance(item, pytest.Function) and fixture in item.fixturenames and _wanted(tier)
     }
-    if not tiers or session.config.option.collectonly or os.environ.get(EXISTING):
+    if session.config.option.collectonly or not os.environ.get("VACO_TEST_CLUSTER"):
+        return
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if any("chart_programs" in getattr(item, "fixturenames", ()) for item in session.items):
+        _build_for_the_chart(reporter.write_line)
+    if not tiers or os.environ.get(EXISTING):
         return
     from kube_harness import cluster
     from kube_harness.errors import Unavailable
 
-    reporter = session.config.pluginmanager.getplugin("terminalreporter")
     for tier in sorted(tiers):
         try:
             cluster.prepare(tier, reporter.write_line)
         except Unavailable as error:
             reporter.write_line(f"no {tier} cluster: {error}")
+
+
+def _build_for_the_chart(say: Callable[[str], None]) -> None:
+    from kube_harness import build, programs
+    from kube_harness.errors import Unavailable
+
+    try:
+        build.ensure(programs.CHART, say)
+    except Unavailable as error:
+        say(f"no programs for the chart: {error}")
 
 
 def _wanted(tier: str) -> bool:
@@ -70,9 +85,47 @@ def node(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def chart_programs() -> None:
+    """helm 4 and 3, helm-unittest and promtool; they need no cluster."""
+    if not os.environ.get("VACO_TEST_CLUSTER"):
+        pytest.skip("the chart is tested with VACO_TEST_CLUSTER=1 (make test-cluster)")
+    from kube_harness import build, programs
+
+    if missing := build.missing(programs.CHART):
+        names = ", ".join(program.name for program in missing)
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have {names}", pytrace=False)
+        pytest.skip(f"not built: {names}")
+
+
 @pytest.fixture
 def namespace(api: Api) -> Iterator[str]:
     """A namespace of the test's own, on the cluster of the module's `api` fixture."""
+    with _namespace(api) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def stage(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """An operator that looks after the jobs of all namespaces, for all tests of a module."""
+    from operator_harness.stage import staged
+
+    with staged(control_plane, tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def field(stage: Stage) -> Iterator[Field]:
+    """A namespace of the test's own, where the module's operator looks after jobs."""
+    from operator_harness.stage import Field
+
+    with _namespace(stage.api) as name:
+        yield Field(stage, name)
+
+
+@contextmanager
+def _namespace(api: Api) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 

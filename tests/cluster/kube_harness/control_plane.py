@@ -74,7 +74,9 @@ def start(
         return _answers(f"{outside}{path}", context)
 
     processes.wait_until("the API server is ready", lambda: served("/readyz"), START_SECONDS)
-    _start_controllers(processes, authority, state, addresses.server)
+    _start_controllers(
+        processes, authority, state, addresses.server, real_nodes=addresses.advertised is not None
+    )
     # Namespaces get their service account from the controllers: pods cannot be made before.
     account = "/api/v1/namespaces/default/serviceaccounts/default"
     processes.wait_until("the controllers work", lambda: served(account), START_SECONDS)
@@ -159,12 +161,14 @@ def _start_api_server(
         f"--audit-policy-file={policy}",
         f"--audit-log-path={state / 'audit.log'}",
         "--audit-log-mode=batch",
+        # Tests read it: half a minute, the default, is long to wait for.
+        "--audit-log-batch-max-wait=1s",
     ]
     processes.start("kube-apiserver", command)
 
 
 def _start_controllers(
-    processes: Processes, authority: Authority, state: Path, server: str
+    processes: Processes, authority: Authority, state: Path, server: str, *, real_nodes: bool
 ) -> None:
     for name in ("kube-controller-manager", "kube-scheduler"):
         kubeconfig = authority.kubeconfig(state / f"{name}.kubeconfig", server, f"system:{name}")
@@ -184,4 +188,7 @@ def _start_controllers(
                 f"--cluster-signing-key-file={authority.files.key}",
                 "--use-service-account-credentials=true",
             ]
+            if real_nodes:
+                # So that a test can lose one: a kubelet renews its lease every 10 s.
+                command.append("--node-monitor-grace-period=20s")
         processes.start(name, command)

@@ -35,7 +35,9 @@ class Entry:
 def entries(audit: Path, user: str = "") -> list[Entry]:
     """Read the requests of a user, or of all, in the order in which they were done."""
     lines = audit.read_text(encoding="utf-8").splitlines()
-    found = [_entry(json.loads(line)) for line in lines if line.startswith("{") and line[-1] == "}"]
+    # A line may be half written, and most are somebody else's.
+    whole = (line for line in lines if line.startswith("{") and line[-1] == "}" and user in line)
+    found = [_entry(json.loads(line)) for line in whole]
     return [entry for entry in found if user in ("", entry.user)]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from kube_harness.api import Api
-from operator_harness import jobs
+from operator_harness import audit, jobs
 from operator_harness.accounts import operator_account, username
 from operator_harness.learner_double import OVERRIDES, LearnerDouble, LearnerDoubles
 from operator_harness.operators import Operator, Operators, operators
@@ -33,7 +34,7 @@ KINDS: Final = {
     "VACOJob": API_VERSION,
 }
 SECONDS: Final = 40.0
-QUIET_LOOKS: Final = 30
+REST_SECONDS: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -56,18 +57,6 @@ class Stage:
     doubles: LearnerDoubles
     audit: Path | None
     start: Callable[..., Operator]
-
-    def wait_until_idle(self) -> None:
-        """Wait until the operator has asked for nothing but its Lease for a while."""
-        seen: list[float] = []
-
-        def quiet() -> bool:
-            everything = self.operator.metric("vaco_operator_api_requests_total")
-            leases = self.operator.metric("vaco_operator_api_requests_total", resource="leases")
-            seen.append(everything - leases)
-            return len(seen) > QUIET_LOOKS and len(set(seen[-QUIET_LOOKS:])) == 1
-
-        self.api.wait_for("the operator is idle", quiet, seconds=SECONDS)
 
 
 class Field:
@@ -190,6 +179,22 @@ class Field:
 
         status: Document = self.wait(what, reached)
         return status
+
+    def asked(self, since: datetime) -> list[audit.Entry]:
+        """Get what the operator asked for here since then; complete a second later."""
+        log = self.stage.audit
+        assert log is not None
+        mine = audit.entries(log, self.stage.user)
+        return [e for e in mine if e.namespace == self.namespace and e.received > since]
+
+    def wait_until_at_rest(self) -> datetime:
+        """Wait until the operator has asked for nothing here for a while; returns the time then."""
+
+        def at_rest() -> bool:
+            return not self.asked(datetime.now(UTC) - timedelta(seconds=REST_SECONDS))
+
+        self.wait("nothing is asked for", at_rest)
+        return datetime.now(UTC)
 
     def training(
         self, actors: int = 1, name: str = "pole", **spec: Any
