@@ -7,7 +7,7 @@ summed over the dimensions of an action.
 """
 
 import math
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,9 +32,6 @@ class Distribution(Protocol):
 
     def entropy(self) -> Tensor:
         """Return the entropies in nats, summed over action dimensions."""
-
-    def kl(self, other: Self) -> Tensor:
-        """Return KL(self || other) in nats, summed over action dimensions."""
 
     def parameters(self) -> dict[str, Tensor]:
         """Return what describes the distributions, by name."""
@@ -69,10 +66,6 @@ class Categorical:
     def entropy(self) -> Tensor:
         """Return the entropies in nats, [...]."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
-
-    def kl(self, other: "Categorical") -> Tensor:
-        """Return KL(self || other) in nats, [...]."""
-        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return `log_probs` [..., n]."""
@@ -109,10 +102,6 @@ class MultiCategorical:
     def entropy(self) -> Tensor:
         """Return the entropies in nats, [...]."""
         return self._each.entropy().sum(-1)
-
-    def kl(self, other: "MultiCategorical") -> Tensor:
-        """Return KL(self || other) in nats, [...]."""
-        return self._each.kl(other._each).sum(-1)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return `log_probs` [..., A, M]; hugely negative for choices a dimension has not."""
@@ -156,12 +145,6 @@ class DiagonalGaussian:
         """Return the entropies in nats, [...]."""
         each = self.log_std + (0.5 + _HALF_LOG_TWO_PI)
         return each.sum().expand(self.mean.shape[:-1])
-
-    def kl(self, other: "DiagonalGaussian") -> Tensor:
-        """Return KL(self || other) in nats, [...]."""
-        variance_ratio = (2.0 * (self.log_std - other.log_std)).exp()
-        shift = ((self.mean - other.mean) / other._std).square()
-        return 0.5 * (variance_ratio + shift - 1.0 - variance_ratio.log()).sum(-1)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return `mean` and `log_std`, [..., A] each."""
