@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
-    from vaco_actor.evaluate import EvaluateOptions, evaluate
+    from vaco_actor.evaluate_command import EvaluateOptions, evaluate
 
     return evaluate(
         EvaluateOptions(

@@ -29,13 +29,13 @@ from vaco_policy.seeding import derive
 from vaco_actor.backoff import BackoffSettings
 from vaco_actor.ending import Ending, Outcome
 from vaco_actor.environments import make_vector_env
-from vaco_actor.evaluation import MAX_ENVIRONMENTS, play
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.link import Link
 from vaco_actor.lock_step import LockStep
 from vaco_actor.mailbox import Mailbox
 from vaco_actor.metrics import ActorCollector, Counters
 from vaco_actor.outbox import Fate, Outbox
+from vaco_actor.play import MAX_ENVIRONMENTS, play
 from vaco_actor.rollout import Rollout, RolloutSettings
 from vaco_actor.stream import Learner
 from vaco_actor.vector_environment import VectorEnvironment

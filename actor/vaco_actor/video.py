@@ -13,7 +13,7 @@ from vaco.job import GymnasiumTask
 from vaco_policy.policy import Policy
 
 from vaco_actor.environments import draws, make_vector_env
-from vaco_actor.evaluation import Observations, play
+from vaco_actor.play import Observations, play
 
 Picture = npt.NDArray[np.uint8]
 

@@ -13,10 +13,10 @@ import torch
 import yaml
 from vaco.errors import EXIT_FAILURE, EXIT_OK, UserError
 from vaco.job import GymnasiumTask, PolicySpec, load_job
-from vaco_actor import evaluation
+from vaco_actor import play as play_module
 from vaco_actor.environments import make_vector_env, probe_spaces
-from vaco_actor.evaluate import EvaluateOptions, evaluate
-from vaco_actor.evaluation import Episodes, play
+from vaco_actor.evaluate_command import EvaluateOptions, evaluate
+from vaco_actor.play import Episodes, play
 from vaco_actor.video import record
 from vaco_policy.parameters import to_payload
 from vaco_policy.policy import Policy
@@ -92,7 +92,7 @@ def test_it_can_be_stopped() -> None:
 
 
 def test_an_episode_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 20)
+    monkeypatch.setattr(play_module, "MAX_EPISODE_STEPS", 20)
     described = task("test/Spying-v0", kwargs={"kind": "edges"})
     with (
         make_vector_env(described, 2, 0) as environment,

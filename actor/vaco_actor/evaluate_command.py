@@ -15,7 +15,7 @@ from vaco_policy.seeding import derive
 from vaco_policy.stored import DESCRIPTION, StoredPolicy, read_checkpoint, read_export
 
 from vaco_actor.environments import make_vector_env
-from vaco_actor.evaluation import MAX_ENVIRONMENTS, Episodes, play
+from vaco_actor.play import MAX_ENVIRONMENTS, Episodes, play
 
 DEFAULT_EPISODES = 10
 
