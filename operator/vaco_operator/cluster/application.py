@@ -15,6 +15,8 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from typing import Any, Final
 
+from prometheus_client import disable_created_metrics
+
 from vaco_operator.cluster.api import KubeApi
 from vaco_operator.cluster.connection import connected
 from vaco_operator.cluster.contract import MakeReconciler, Reconciler, Surroundings
@@ -54,6 +56,8 @@ async def run(settings: Settings, make_reconciler: MakeReconciler) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # When a series began would be a second series for each, which nobody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     async with (
         connected(settings.kubeconfig, settings.context) as connection,

@@ -31,7 +31,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -48,8 +47,6 @@ class Metrics:
     """Counts; `registry` has everything."""
 
     def __init__(self) -> None:
-        # When a series began is a second series for each, which nobody reads.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._reconcile = self._histogram("reconcile", "One look at a job.", ("result",))

@@ -10,7 +10,7 @@ from typing import Final
 from vaco_operator.cluster.resources import PODS, Document, Resource
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-_POD_SPEC: Final = ("nodeName", "priority")
+_POD_SPEC: Final = ("nodeName",)
 _POD_STATUS: Final = (
     "phase",
     "reason",

@@ -39,6 +39,7 @@ class WorkQueue:
         self._again: set[JobKey] = set()
         self._timers: dict[JobKey, asyncio.TimerHandle] = {}
         self._failures: dict[JobKey, int] = {}
+        self._closed = False
         self.adds = 0
         self.retries = 0
 
@@ -48,6 +49,8 @@ class WorkQueue:
 
     def add(self, key: JobKey) -> None:
         """Have a job looked at as soon as a worker is free."""
+        if self._closed:
+            return
         if key in self._working:
             self._again.add(key)
         elif key not in self._ready:
@@ -57,6 +60,8 @@ class WorkQueue:
 
     def later(self, key: JobKey, seconds: float) -> None:
         """Have a job looked at after so long; of two timers of a job, the earlier one stays."""
+        if self._closed:
+            return
         timer = self._timers.get(key)
         when = self._loop.time() + seconds
         if timer is not None:
@@ -104,7 +109,8 @@ class WorkQueue:
             self.add(key)
 
     def close(self) -> None:
-        """Hand out no more; who works goes on."""
+        """Hand out no more, and take no more; who works goes on."""
+        self._closed = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
