@@ -1,6 +1,7 @@
 """`python -m vaco_operator.cluster`: the operator."""
 
 import asyncio
+import os
 import sys
 
 from vaco.errors import UserError
@@ -25,6 +26,8 @@ def main(arguments: list[str], make_reconciler: MakeReconciler) -> int:
 
 
 if __name__ == "__main__":
+    # Its own log is no JSON, and what it has to say of a channel is in ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from vaco_operator.cluster.reconcile import Reconciler
 
     sys.exit(main(sys.argv[1:], Reconciler))

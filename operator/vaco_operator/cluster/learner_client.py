@@ -8,12 +8,13 @@ the job is looked at again; what is believed of it is the plan's to say (`hearin
 The operator asks at the address of the learner's pod. Where it runs outside of the cluster and
 cannot reach pods, or in a test whose pods are simulated, a file named by
 VACO_LEARNER_ADDRESS_OVERRIDE_FILE says where learners are to be found instead: a JSON object of
-`namespace/name` to `host:port`, read anew before every question.
+`namespace/name`, or `*` for all others, to `host:port`. It is read anew before every question.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 import os
@@ -105,7 +106,8 @@ class LearnerClient:
         if known is not None and known[0].is_same(learner) and not known[1].done():
             return
         self.forget(key)
-        task = asyncio.create_task(self._ask_on(key, learner), name=f"learner of {key}")
+        # Not in the context of the reconcile that happens to begin it, whose logs bear its name.
+        task = asyncio.create_task(self._ask_on(key, learner), context=contextvars.Context())
         self._followed[key] = (learner, task)
 
     def forget(self, key: JobKey) -> None:
@@ -157,7 +159,7 @@ class LearnerClient:
         try:
             with self._overrides.open("rb") as file:
                 addresses = json.loads(file.read(_MAX_OVERRIDES_BYTES))
-            return str(addresses.get(str(key), default))
+            return str(addresses.get(str(key), addresses.get("*", default)))
         except (OSError, ValueError, AttributeError):
             return default
 

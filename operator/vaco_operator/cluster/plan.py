@@ -160,9 +160,14 @@ def _go_on(view: _View, world: World) -> Plan:
         notes=transitions(job, view.before, status),
         memory=memory,
         learner=_address(view),
-        look_into=troubles.unexplained(observed, memory.complaint, now),
+        look_into=_inquiry(view),
         requeue_after=max(SOONEST_SECONDS, min(_appointments(view, memory))),
     )
+
+
+def _inquiry(view: _View) -> troubles.Inquiry | None:
+    unexplained = troubles.unexplained(view.observed, view.memory.complaint, view.now)
+    return unexplained[0] if unexplained and unexplained[1] <= 0 else None
 
 
 def _put_off(view: _View) -> Child | None:
@@ -285,6 +290,5 @@ def _appointments(view: _View, memory: Memory) -> Iterator[float]:
         yield SEEN_SECONDS
     if memory.refusal is not None:
         yield memory.refusal.until - now.monotonic
-    batch = observed.learner_job
-    if observed.learner is None and batch is not None and batch.started and not batch.suspended:
-        yield troubles.PATIENCE_SECONDS if memory.complaint is None else troubles.ASK_AGAIN_SECONDS
+    if unexplained := troubles.unexplained(observed, memory.complaint, now):
+        yield unexplained[1]

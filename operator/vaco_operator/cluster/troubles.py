@@ -127,22 +127,25 @@ def refused(
     return Refusal(child, trouble, generation, times, now + delay)
 
 
-def unexplained(observed: Observed, complaint: Complaint | None, now: Moment) -> Inquiry | None:
-    """Return what to look into, if only events can tell why the learner's Job makes no pod."""
+def unexplained(
+    observed: Observed, complaint: Complaint | None, now: Moment
+) -> tuple[Inquiry, float] | None:
+    """Return what to look into, and in how many seconds, if the learner's Job makes no pod.
+
+    Only its events can tell why.
+    """
     batch = observed.learner_job
     if batch is None or batch.suspended or batch.deleting or batch.finished:
         return None
     if batch.started is None or any(not pod.over for pod in observed.learner_pods):
         return None
     since = max([batch.started, *(pod.created for pod in observed.learner_pods)])
-    if (now.wall - since).total_seconds() < PATIENCE_SECONDS:
-        return None
+    left = PATIENCE_SECONDS - (now.wall - since).total_seconds()
     if complaint is not None and complaint.job_uid == batch.uid:
         # Without an answer it is probably the Job's own back-off after a learner that died.
         again = ASK_AGAIN_SECONDS if complaint.message else 3 * ASK_AGAIN_SECONDS
-        if now.monotonic - complaint.asked < again:
-            return None
-    return Inquiry(batch.uid, since)
+        left = max(left, complaint.asked + again - now.monotonic)
+    return Inquiry(batch.uid, since), left
 
 
 def _of_pods(whose: str, pods: Iterable[Pod]) -> Trouble | None:

@@ -5,7 +5,9 @@ How a pod fares is decided by annotations, which tests set in a pod template or 
 - none: it runs and is ready as soon as it is scheduled;
 - `test.vaco.dev/pending: "true"`: it stays Pending (an image that never arrives);
 - `test.vaco.dev/unready: "true"`: it runs, and its Ready condition is False;
-- `test.vaco.dev/exit-code: "0"`: its containers end with that status, and the pod with it.
+- `test.vaco.dev/exit-code: "0"`: its containers end with that status, and the pod with it;
+- `test.vaco.dev/last-words: "..."`: and with that termination message;
+- `test.vaco.dev/stuck: "true"`: when it is deleted nothing happens, as on a node that died.
 
 A deleted pod ends as if by SIGTERM (status 143, Failed) unless it had ended, and then goes.
 Everything else (garbage collection, Jobs, Deployments, eviction) is the real controllers' doing.
@@ -24,6 +26,8 @@ from kube_harness.programs import binary
 PENDING = "test.vaco.dev/pending"
 UNREADY = "test.vaco.dev/unready"
 EXIT_CODE = "test.vaco.dev/exit-code"
+LAST_WORDS = "test.vaco.dev/last-words"
+STUCK = "test.vaco.dev/stuck"
 
 START_SECONDS = 30.0
 LEASE_SECONDS = 40
@@ -72,6 +76,7 @@ containerStatuses:
 _ENDED = """
 {{ $now := Now }}
 {{ $code := or (get (or .metadata.annotations dict) "EXIT_CODE") "143" }}
+{{ $words := or (get (or .metadata.annotations dict) "LAST_WORDS") "" }}
 {{ $reason := ternary "Completed" "Error" (eq $code "0") }}
 phase: {{ ternary "Succeeded" "Failed" (eq $code "0") }}
 conditions:
@@ -89,6 +94,7 @@ containerStatuses:
     terminated:
       exitCode: {{ $code }}
       reason: {{ $reason }}
+      message: {{ $words | Quote }}
       startedAt: {{ or $.status.startTime $now | Quote }}
       finishedAt: {{ $now | Quote }}
 {{ end }}
@@ -151,8 +157,10 @@ def _stages() -> list[dict[str, Any]]:
     ready: Rule = (_READY, "In", ["True"])
     unready: Rule = (_READY, "NotIn", ["True"])
     told_pending, told_unready, told_code = map(_annotation, (PENDING, UNREADY, EXIT_CODE))
+    answers: Rule = (_annotation(STUCK), "NotIn", ["true"])
     lively = {"statusTemplate": _RUNNING.replace("UNREADY", UNREADY)}
-    ending = {"statusTemplate": _ENDED.replace("EXIT_CODE", EXIT_CODE)}
+    ended_template = _ENDED.replace("EXIT_CODE", EXIT_CODE).replace("LAST_WORDS", LAST_WORDS)
+    ending = {"statusTemplate": ended_template}
     going = {"delete": True}
     quiet: Rule = (told_code, "DoesNotExist", [])
     return [
@@ -167,8 +175,11 @@ def _stages() -> list[dict[str, Any]]:
             lively,
         ),
         _stage("Pod", "pod-ends", [alive, running, (told_code, "Exists", [])], ending),
-        _stage("Pod", "pod-stops", [deleted, (_PHASE, "NotIn", ["Succeeded", "Failed"])], ending),
-        _stage("Pod", "pod-goes", [deleted, ended], going),
+        _stage(
+            "Pod", "pod-stops", [deleted, answers, (_PHASE, "NotIn", ["Succeeded", "Failed"])],
+            ending,
+        ),
+        _stage("Pod", "pod-goes", [deleted, answers, ended], going),
     ]  # fmt: skip
 
 

@@ -96,6 +96,24 @@ class Field:
         """Merge a change into an object."""
         return self.api.patch(KINDS[kind], kind, name, self.namespace, change)
 
+    def patch_status(self, kind: str, name: str, change: Document) -> None:
+        """Merge a change into an object's status, as its controller or its kubelet would."""
+        path = f"{self.api.path(KINDS[kind], kind, name, self.namespace)}/status"
+        merge = "application/merge-patch+json"
+        self.api.request("PATCH", path, {"status": change}, content_type=merge)
+
+    def limit(self, **hard: str) -> None:
+        """Give the namespace a quota, or change it, and wait until it is enforced."""
+        metadata = {"name": "small", "namespace": self.namespace}
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata}
+        self.api.apply({**quota, "spec": {"hard": hard}}, manager="test", force=True)
+
+        def enforced() -> bool:
+            found = self.api.get("v1", "ResourceQuota", "small", self.namespace)
+            return bool(found.get("status", {}).get("hard") == hard)
+
+        self.wait("the quota is enforced", enforced)
+
     def delete(self, kind: str, name: str, propagation: str = "Background") -> None:
         """Delete an object."""
         self.api.delete(KINDS[kind], kind, name, self.namespace, propagation=propagation)
@@ -201,7 +219,6 @@ class Field:
     ) -> tuple[LearnerDouble, list[str]]:
         """Create a job and bring it to where it trains; returns its learner's double and actors."""
         counts = {"replicas": actors, "minReplicas": 1, "maxReplicas": 8}
-        self.stage.doubles.expect(self.namespace, name)
         self.create(name, **{"actors": counts, "autoscaling": {"intervalSeconds": 0.5}, **spec})
         double = self.stage.doubles.of(self.api, self.job(name))
         self.wait_for_pods("learner", 1, name)
