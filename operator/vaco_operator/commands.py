@@ -13,10 +13,11 @@ import typer
 from rich.console import Console
 from vaco.errors import UserError
 from vaco.job import VACOJobStatus, load_job
+from vaco.metrics_file import read_metrics
 
 from vaco_operator.display.view import open_view
 from vaco_operator.local.checkpoints import find_checkpoint
-from vaco_operator.local.run_directory import RunDirectory, read_lines
+from vaco_operator.local.run_directory import RunDirectory
 from vaco_operator.local.scale_request import ask_to_scale
 from vaco_operator.status import Outcome, rested
 
@@ -92,7 +93,7 @@ def current_status(directory: RunDirectory, *, active: bool) -> VACOJobStatus:
 
 def first_return(directory: RunDirectory) -> float | None:
     """Return the first return that training reported, from which progress is measured."""
-    lines = islice(read_lines(directory.metrics_file), FIRST_LINES)
+    lines = islice(read_metrics(directory.metrics_file), FIRST_LINES)
     returns = (line["return_mean"] for line in lines if line and "return_mean" in line)
     return next((float(value) for value in returns if value is not None), None)
 

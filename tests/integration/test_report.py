@@ -12,7 +12,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
 from vaco.job import LedgerStatus, VACOJobStatus, parse_job
-from vaco_operator.display.history import MAX_UPDATES, read_history
+from vaco.metrics_file import MAX_UPDATES
+from vaco_operator.display.history import read_history
 from vaco_operator.display.report import write_report
 from vaco_operator.local.run_directory import RunDirectory
 

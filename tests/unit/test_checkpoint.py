@@ -18,7 +18,6 @@ from vaco_learner.checkpoint import Checkpoint, CheckpointStore
 from vaco_learner.claims import Claim, Claims, FencedError, HighWater
 from vaco_learner.deliveries import DeliveryRecord
 from vaco_learner.evaluation_desk import EvaluationOutcome
-from vaco_learner.journal import Journal
 from vaco_learner.ledger import LedgerCounts
 from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.restore import begin
@@ -453,26 +452,3 @@ def test_a_state_of_another_version_of_vaco_is_refused() -> None:
     del document["lineage"]
     with pytest.raises(UserError, match="lineage"):
         LearnerState.from_document(document)
-
-
-def test_the_journal_goes_on_after_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    journal = Journal(path)
-    journal.write({"version": 1, "loss": float("nan"), "fragments": [["actor-0", 1, 1, 64]]})
-    journal.sync()
-    journal.close()
-    with path.open("a") as file:
-        file.write('{"version": 2, "los')
-    journal = Journal(path)
-    journal.write({"version": 3})
-    journal.close()
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    first = {"version": 1, "loss": None, "fragments": [["actor-0", 1, 1, 64]]}
-    assert lines == [first, {"version": 3}]
-
-
-def test_a_journal_of_one_torn_line_is_emptied(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("x" * 200_000)
-    Journal(path).close()
-    assert path.read_text() == ""

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from vaco.errors import UserError
 from vaco.job import VACOJob, VACOJobStatus, parse_job
+from vaco.metrics_file import read_lines
 from vaco.schema.changes import change_of
 from vaco.schema.tree import tree_of
 from vaco_operator.local.adoption import MAY_CHANGE, adopt, differences
-from vaco_operator.local.run_directory import RunDirectory, read_lines
+from vaco_operator.local.run_directory import RunDirectory
 from vaco_operator.local.scale_request import (
     ScaleRequest,
     answer_request,

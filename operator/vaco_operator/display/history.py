@@ -1,9 +1,4 @@
-"""A run's past, read from its metrics and events, in bounded memory however long it was.
-
-Updates that a crashed learner had made after its last checkpoint were undone by its restart, and
-are left out. Of what remains, every n-th update is kept, n a power of two, so that at most
-`MAX_UPDATES` are in memory; lag is counted over all of them.
-"""
+"""A run's past, read from its metrics and events, in bounded memory however long it was."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -11,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from vaco_operator.local.run_directory import RunDirectory, read_lines
+from vaco.metrics_file import Past, read_lines, read_metrics
 
-MAX_UPDATES: Final = 4096
+from vaco_operator.local.run_directory import RunDirectory
+
 MAX_EVENTS: Final = 10_000
 
 
@@ -22,11 +18,11 @@ class History:
     """What happened in a run.
 
     Attributes:
-        updates: lines of metrics.jsonl, oldest first, thinned.
-        evaluations: its evaluation events.
+        updates: lines of metrics.jsonl that no restart undid, oldest first, thinned.
+        evaluations: its evaluation events that no restart undid.
         events: lines of events.jsonl, oldest first.
-        lags: samples trained per lag in versions.
-        undone: updates that restarts undid, as far as they were still in memory.
+        lags: samples trained per lag in versions, over all updates.
+        undone: updates that restarts undid.
         damaged: lines that could not be read.
 
     """
@@ -63,49 +59,18 @@ def read_history(directory: RunDirectory) -> History:
         UserError: there is no such run.
 
     """
-    history = History()
-    stride, skipped = 1, 0
-    newest: dict[str, Any] | None = None
-    for line in read_lines(directory.metrics_file):
-        if line is None:
-            history.damaged += 1
-        elif line.get("event") == "restored":
-            newest = None
-            _undo(history, int(line.get("checkpoint_version", 0)))
-        elif line.get("event") == "evaluation":
-            history.evaluations.append(line)
-        elif _is_update(line):
-            line.pop("fragments", None)
-            _count_lags(history.lags, line)
-            newest, skipped = line, skipped + 1
-            if skipped >= stride:
-                skipped = 0
-                history.updates.append(line)
-            if len(history.updates) >= MAX_UPDATES:
-                history.updates = history.updates[::2]
-                stride *= 2
-    if newest is not None and (not history.updates or history.updates[-1] is not newest):
-        history.updates.append(newest)
+    past = Past()
+    for line in read_metrics(directory.metrics_file):
+        past.take(line)
+    history = History(
+        updates=past.updates,
+        evaluations=past.evaluations,
+        lags=past.lags(),
+        undone=past.undone,
+        damaged=past.damaged,
+    )
     history.events = _events(history, read_lines(directory.events_file))
     return history
-
-
-def _is_update(line: dict[str, Any]) -> bool:
-    return all(
-        isinstance(line.get(name), int | float)
-        for name in ("time", "version", "env_steps", "train_seconds")
-    )
-
-
-def _undo(history: History, checkpoint_version: int) -> None:
-    kept = [u for u in history.updates if u["version"] <= checkpoint_version]
-    history.undone += len(history.updates) - len(kept)
-    history.updates = kept
-
-
-def _count_lags(lags: Counter[int], update: dict[str, Any]) -> None:
-    for lag, samples in update.pop("lag_samples", ()):
-        lags[int(lag)] += int(samples)
 
 
 def _events(history: History, lines: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@
       status.json           the VACOJob's status, replaced atomically while the run lasts
       learner-status.json   the learner's own last words
       learner.address       where the learner listens
-      metrics.jsonl         one line per update, by the learner
+      metrics*.jsonl        one line per update, by the learner (vaco.metrics_file)
       events.jsonl          scaling and restarts, by the runner
       actors.json           incarnations handed out so far
       checkpoints/  tensorboard/  logs/
@@ -62,7 +62,7 @@ class RunDirectory:
 
     @property
     def metrics_file(self) -> Path:
-        """One JSON line per update."""
+        """One JSON line per update; what came before the newest ones is beside it."""
         return self.root / "metrics.jsonl"
 
     @property
@@ -196,22 +196,6 @@ class RunDirectory:
         incarnations[actor_id] = incarnations.get(actor_id, 0) + 1
         replace_file(path, json.dumps(incarnations, indent=2) + "\n", durable=True)
         return incarnations[actor_id]
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the objects of a JSON-lines file; None for a line whose writer was killed within it."""
-    try:
-        file = path.open(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return
-    with file:
-        for line in file:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                yield None
-            else:
-                yield value if isinstance(value, dict) else None
 
 
 def _read(path: Path) -> str | None:
