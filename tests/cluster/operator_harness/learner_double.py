@@ -59,10 +59,7 @@ class LearnerDouble:
         self.asked = 0
         self._doubles = doubles
         self._key = f"{metadata['namespace']}/{metadata['name']}"
-        name = f"{metadata['name']}-credentials"
-        secret = api.wait_for(
-            "the job has credentials", lambda: api.find("v1", "Secret", name, metadata["namespace"])
-        )
+        secret = api.wait_for("the job has credentials", lambda: _credentials(api, metadata))
         self._security = _written(doubles.folder / metadata["uid"], secret["data"])
 
     def say(self, **said: Any) -> None:
@@ -162,6 +159,13 @@ class LearnerDoubles:
         """Run a coroutine in the loop of the doubles, and return its result."""
         future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return future.result(START_SECONDS)
+
+
+def _credentials(api: Api, job: dict[str, Any]) -> dict[str, Any] | None:
+    """Find the Secret of this very job: one of the same name may have left its own."""
+    secret = api.find("v1", "Secret", f"{job['name']}-credentials", job["namespace"])
+    owners = secret["metadata"].get("ownerReferences", []) if secret else []
+    return secret if [owner["uid"] for owner in owners] == [job["uid"]] else None
 
 
 def _written(folder: Path, data: dict[str, str]) -> Security:
