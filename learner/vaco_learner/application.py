@@ -195,7 +195,7 @@ class Learner:
             self._termination_log.write(self._status.status(), str(error))
             return EXIT_FENCED
         except Exception as error:
-            with contextlib.suppress(OSError, FencedError):
+            with contextlib.suppress(FencedError):
                 self._status_file.write()
             what = f"{type(error).__name__}: {error}"
             self._termination_log.write(self._status.status(), what)

@@ -46,6 +46,9 @@ from vaco_learner.windows import LagWindow, RateWindow, ReturnWindow
 
 _LOG = logging.getLogger(__name__)
 
+DISK_PATIENCE_SECONDS: Final = 600.0
+"""For how long training waits for room on the disk, before the learner ends and is restarted."""
+_DISK_POLL_SECONDS: Final = 0.5
 _DEMAND_SECONDS: Final = 30.0
 _SPEED_SECONDS: Final = 10.0
 
@@ -141,7 +144,10 @@ class TrainingLoop:
 
         """
         self.checkpoint()
-        self._around.claim.release(self._version)
+        try:
+            self._around.claim.release(self._version)
+        except OSError as error:
+            _LOG.warning("versions above %d stay reserved: %s", self._version, error)
 
     def checkpoint(self) -> None:
         """Write a checkpoint of the weights as they are.
@@ -182,6 +188,7 @@ class TrainingLoop:
         if batch.samples == 0:
             self._around.server.acknowledge(self._around.admission.trained(fragments, lags, 0))
             return
+        self._reserve(self._version + 1)
         try:
             stats = self._updater.update(batch, self._around.pulse.beat)
         except NonFiniteUpdate as error:
@@ -192,7 +199,7 @@ class TrainingLoop:
             ) from error
         self._measure_lags(fragments)
         # What a replaced learner trained counts for nothing: it raises here, and tells nobody.
-        self._around.claim.reserve(self._version + 1)
+        self._around.claim.check()
         self._version += 1
         self._publish()
         settlements = self._around.admission.trained(fragments, lags, stats.filtered_samples)
@@ -201,6 +208,34 @@ class TrainingLoop:
         self._account(fragments, stats, waited, busy)
         self._around.server.acknowledge(settlements)
         self._waiting_since = time.monotonic()
+
+    def _reserve(self, version: int) -> None:
+        """Wait until `version` is reserved, before it is trained: nothing is half done meanwhile.
+
+        Raises:
+            OSError: the disk was full or gone for longer than `DISK_PATIENCE_SECONDS`.
+            StopRequestedError: the learner was told to stop.
+            FencedError: a newer learner has taken over.
+
+        """
+        give_up: float | None = None
+        while True:
+            try:
+                self._around.claim.reserve(version)
+            except OSError as error:
+                if give_up is None:
+                    give_up = time.monotonic() + DISK_PATIENCE_SECONDS
+                    _LOG.error("training waits for the disk: %s", error)
+                    self._around.progress.waits(f"training waits for the disk: {error}")
+                if time.monotonic() > give_up:
+                    raise
+            else:
+                break
+            self._around.pulse.beat()
+            self._around.control.check()
+            time.sleep(_DISK_POLL_SECONDS)
+        if give_up is not None:
+            self._around.progress.waits("")
 
     def _publish(self) -> None:
         payload = to_payload(self._updater.policy, self._spec.learner.weights_dtype)

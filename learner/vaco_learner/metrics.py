@@ -4,8 +4,10 @@ Both cost training nothing to speak of: TensorBoard gets at most one point per s
 is answered in a thread of its own (`vaco.monitoring`) from the learner's status.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -14,6 +16,8 @@ from prometheus_client.registry import Collector
 from vaco.v1 import learner_pb2
 
 from vaco_learner.status import StatusSource
+
+_LOG = logging.getLogger(__name__)
 
 TENSORBOARD_SECONDS: Final = 1.0
 
@@ -41,6 +45,8 @@ class NoBoard:
 class TensorBoard:
     """Writes TensorBoard event files; scalars that come too soon after the last are left out.
 
+    A full disk ends the files, not training.
+
     Args:
         directory: of the event files.
         clock: monotonic seconds.
@@ -53,20 +59,32 @@ class TensorBoard:
         self._writer = SummaryWriter(str(directory))
         self._clock = clock
         self._next = 0.0
+        self._broken = False
 
     def write(self, scalars: Mapping[str, float | None], step: int) -> None:
         """Write one point per scalar at `step`, if the last were written long enough ago."""
         now = self._clock()
-        if now < self._next:
+        if now < self._next or self._broken:
             return
         self._next = now + TENSORBOARD_SECONDS
-        for name, value in scalars.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
+        with self._giving_up():
+            for name, value in scalars.items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()
+        with self._giving_up():
+            self._writer.close()
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Write no more once the disk is full or gone: the writer does not recover from it."""
+        try:
+            yield
+        except OSError as error:
+            _LOG.error("TensorBoard files end here, training goes on: %s", error)
+            self._broken = True
 
 
 class StatusCollector(Collector):

@@ -131,6 +131,12 @@ class Progress:
         with self._lock:
             self._evaluation = outcome
 
+    def waits(self, why: str) -> None:
+        """Note what training waits for, other than fragments; empty: for nothing."""
+        with self._lock:
+            if self._phase is LearnerPhase.TRAINING:
+                self._message = why
+
     def ended(self, phase: LearnerPhase, message: str) -> None:
         """Note how it ended."""
         with self._lock:

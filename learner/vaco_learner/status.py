@@ -155,21 +155,29 @@ class StatusFile:
         self._path = path
         self._source = source
         self._claim = claim
+        self._failing = False
         remove_leftovers(path)
 
     def write(self) -> None:
-        """Write the status of this moment.
+        """Write the status of this moment; that the disk is full or gone is only logged, once.
 
         Raises:
             FencedError: the run directory is a newer learner's, and so is the file.
 
         """
-        self._claim.check()
         status = self._source.status()
-        replace_file(self._path, json_format.MessageToJson(status))
+        try:
+            self._claim.check()
+            replace_file(self._path, json_format.MessageToJson(status))
+        except OSError as error:
+            if not self._failing:
+                _LOG.error("the status cannot be written, training goes on: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
 
     async def keep(self, pulse: Pulse) -> None:
-        """Write it every few seconds, until cancelled; a full disk does not end training.
+        """Write it every few seconds, until cancelled.
 
         Raises:
             FencedError: as `write`.
@@ -177,8 +185,5 @@ class StatusFile:
         """
         while True:
             pulse.beat()
-            try:
-                self.write()
-            except OSError as error:
-                _LOG.warning("the status cannot be written: %s", error)
+            self.write()
             await asyncio.sleep(FILE_SECONDS)

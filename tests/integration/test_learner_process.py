@@ -4,6 +4,7 @@ import json
 import math
 import os
 import queue
+import resource
 import signal
 import subprocess
 import sys
@@ -307,6 +308,29 @@ def test_it_survives_being_killed(start: Callable[..., Learner], tmp_path: Path)
     assert updates[-1]["incarnation"] == 4
     assert actor.versions == sorted(set(actor.versions)), "an actor saw a version go back"
     assert updates[-1]["ledger"]["rejected"] == 0
+
+
+def test_a_disk_that_is_full_for_a_while_ends_nothing(
+    start: Callable[..., Learner], tmp_path: Path
+) -> None:
+    """The kernel injects the fault: no file of the learner can grow."""
+    learner, actor = start(env_steps=40_000), ScriptedActor()
+    channel = learner.channel()
+    playing = threading.Thread(target=actor.play, args=(channel,))
+    playing.start()
+    eventually(lambda: len(actor.fates) > 20)
+    pid, (soft, hard) = learner.process.pid, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    eventually(lambda: "training waits for the disk" in learner.status().message)
+    waiting = learner.status()
+    assert waiting.phase == learner_pb2.LEARNER_PHASE_TRAINING
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+    eventually(lambda: learner.status().version > waiting.version)
+    assert learner.status().message == ""
+    playing.join(SECONDS)
+    assert learner.end() == EXIT_OK, learner.log.read_text()
+    assert learner.last_status()["phase"] == "LEARNER_PHASE_COMPLETE"
+    assert [line for line in journal(tmp_path) if line.get("event") == "gap"]
 
 
 def test_a_permanent_failure_of_an_actor_fails_the_job(start: Callable[..., Learner]) -> None:
