@@ -409,6 +409,21 @@ def test_case_07_a_newer_operator_keeps_the_pods_of_the_older_one(cluster_job: M
     assert again == new
 
 
+def test_case_07_a_newer_operator_does_not_make_kubernetes_labels_its_own(
+    cluster_job: MakeJob,
+) -> None:
+    # The older one, back again, would take them away with its next apply, and be refused.
+    live = defaulted(built(cluster_job()).learner)
+    before = dict(live["spec"]["template"]["metadata"]["labels"])
+    for name in ("controller-uid", "job-name"):
+        live["spec"]["template"]["metadata"]["labels"] |= {
+            name: "x",
+            f"batch.kubernetes.io/{name}": "x",
+        }
+    new = built(cluster_job(), NEWER, live_learner=live)
+    assert new.learner["spec"]["template"]["metadata"]["labels"] == before
+
+
 def test_case_07_a_newer_operator_keeps_what_can_never_change_in_a_job(
     cluster_job: MakeJob,
 ) -> None:

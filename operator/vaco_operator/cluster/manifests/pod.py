@@ -32,6 +32,14 @@ _THREAD_POOLS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THRE
 # Of our images. Set here too: another image may name no user, or one without a number.
 USER_ID: Final = 65532
 
+# Kubernetes' own labels on a Job's template. Once applied they would be ours, and an operator that
+# does not apply them would take them away, which is refused: no way back from an upgrade.
+_JOB_CONTROLLERS: Final = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "batch.kubernetes.io/")
+    for name in ("controller-uid", "job-name")
+)
+
 # Everybody in the container may read the credentials: there is nobody else in it.
 _READABLE: Final = 0o444
 
@@ -123,7 +131,10 @@ def kept(fresh: Document, live: Document | None) -> Document:
         return fresh
     there: Document = live["spec"]["template"]
     ours, theirs = _hashes(fresh), _hashes(there)
-    return there if ours[0] == theirs[0] and ours[1] != theirs[1] else fresh
+    if ours[0] != theirs[0] or ours[1] == theirs[1]:
+        return fresh
+    labels = {k: v for k, v in there["metadata"]["labels"].items() if k not in _JOB_CONTROLLERS}
+    return {**there, "metadata": {**there["metadata"], "labels": labels}}
 
 
 def live_spec_hash(live: Document) -> str:
