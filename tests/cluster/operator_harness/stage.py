@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from kube_harness.api import Api
 from operator_harness import audit, jobs
 from operator_harness.accounts import operator_account, username
+from operator_harness.fault_proxy import FaultProxy
 from operator_harness.learner_double import OVERRIDES, LearnerDouble, LearnerDoubles
 from operator_harness.operators import Operator, Operators, operators
 from vaco.job import API_VERSION
@@ -47,6 +49,7 @@ class Stage:
         user: the operator's name in the audit log.
         doubles: learners that only answer.
         audit: the API server's log; None: the cluster is not ours.
+        proxy: between the operator and the API server, to inject faults; None: there is none.
         start: starts the operator again after it was stopped, with other settings if need be.
 
     """
@@ -56,6 +59,7 @@ class Stage:
     user: str
     doubles: LearnerDoubles
     audit: Path | None
+    proxy: FaultProxy | None
     start: Callable[..., Operator]
 
 
@@ -232,29 +236,37 @@ class Field:
 
 
 @contextmanager
-def staged(cluster: Cluster, folder: Path, **settings: str) -> Iterator[Stage]:
-    """Start an operator that looks after all namespaces, and end it with the block."""
+def staged(cluster: Cluster, folder: Path, *, faults: bool = False) -> Iterator[Stage]:
+    """Start an operator that looks after all namespaces, and end it with the block.
+
+    Args:
+        cluster: where.
+        folder: for its log and its credentials.
+        faults: whether it shall reach the API server through a `FaultProxy` alone.
+
+    """
     if cluster.tier == "existing":
         pytest.skip("needs simulated nodes, and the cluster given has real ones")
-    with (
-        closing(Api(cluster.kubeconfig)) as api,
-        operators(folder / "operators") as started,
-        LearnerDoubles(folder / "doubles") as doubles,
-    ):
+    with ExitStack() as stack:
+        api = stack.enter_context(closing(Api(cluster.kubeconfig)))
+        started = stack.enter_context(operators(folder / "operators"))
+        doubles = stack.enter_context(LearnerDoubles(folder / "doubles"))
         jobs.install_definition(api)
-        namespace = f"{OPERATOR_NAMESPACE}-{folder.name}".lower().replace("_", "-")[:63]
+        namespace = f"{OPERATOR_NAMESPACE}-{secrets.token_hex(4)}"
         api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        stack.callback(api.delete, "v1", "Namespace", namespace)
         kubeconfig = operator_account(api, cluster.kubeconfig, folder, namespace, "operator", [])
-        start = _starter(started, kubeconfig, namespace, doubles, settings)
+        proxy = stack.enter_context(FaultProxy(kubeconfig, folder / "proxy")) if faults else None
+        start = _starter(started, proxy.kubeconfig if proxy else kubeconfig, namespace, doubles)
         yield Stage(
             api=api,
             operator=start(),
             user=username(namespace, "operator"),
             doubles=doubles,
             audit=cluster.audit,
+            proxy=proxy,
             start=start,
         )
-        api.delete("v1", "Namespace", namespace)
 
 
 def _starter(
@@ -262,7 +274,6 @@ def _starter(
     kubeconfig: Path,
     namespace: str,
     doubles: LearnerDoubles,
-    settings: dict[str, str],
 ) -> Callable[..., Operator]:
     fast = {"lease-duration": "4", "renew-deadline": "2.5", "retry-period": "0.5"}
 
@@ -270,7 +281,7 @@ def _starter(
         operator = started.start(
             kubeconfig,
             namespace,
-            settings=fast | settings | changed,
+            settings=fast | changed,
             environment={OVERRIDES: str(doubles.file)},
         )
         operator.wait_until_leading()
