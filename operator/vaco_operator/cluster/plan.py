@@ -25,7 +25,7 @@ from vaco_operator.cluster.observed import Child, Moment, Observed
 from vaco_operator.cluster.outcome import active_deadline, is_finished, outcome, start_deadline
 from vaco_operator.cluster.pods import DELETION_COST
 from vaco_operator.cluster.resources import JOBS, PODS, Document
-from vaco_operator.cluster.steps import LearnerAddress, Memory, Patch, Plan, World
+from vaco_operator.cluster.steps import Basis, LearnerAddress, Memory, Patch, Plan, World
 from vaco_operator.cluster.transitions import transitions
 from vaco_operator.cluster.victims import SEEN_SECONDS
 from vaco_operator.status import Observation, Outcome, Trouble, job_status, unreadable
@@ -135,16 +135,20 @@ def _go_on(view: _View, world: World) -> Plan:
         name = labels.ChildNames.of(job.metadata.name).learner
         deletions.append(attempts.replacement(name, observed.learner_job))
     credentials = issue(job, observed, memory.issued, now, world)
-    children = desired_children(
-        job,
-        observed,
-        view.attempt,
-        credentials,
-        world,
-        replicas=view.scale.replicas,
-        resting=_learner_rests(view),
-        put_off=_put_off(view),
-    )
+    basis = _basis(view)
+    children: tuple[Document, ...] = ()
+    if credentials is not None or basis != memory.settled:
+        children = desired_children(
+            job,
+            observed,
+            view.attempt,
+            credentials,
+            world,
+            replicas=view.scale.replicas,
+            resting=_learner_rests(view),
+            put_off=_put_off(view),
+        )
+    memory = replace(memory, settled=basis)
     if credentials is not None and children:
         memory = replace(memory, issued=issued_now(job, now))
     seen = _seen(view, _attempt_made(view, children))
@@ -162,6 +166,26 @@ def _go_on(view: _View, world: World) -> Plan:
         learner=_address(view),
         look_into=_inquiry(view),
         requeue_after=max(SOONEST_SECONDS, min(_appointments(view, memory))),
+    )
+
+
+def _basis(view: _View) -> Basis:
+    """Return all that the children follow from: if it is the same, so are they.
+
+    To build and to compare them takes several times as long as all the rest of a plan, and most
+    plans are made because a learner has answered.
+    """
+    live = view.observed.live.items()
+    versions = sorted((str(child), each["metadata"]["resourceVersion"]) for child, each in live)
+    return (
+        view.job.metadata.generation,
+        view.attempt,
+        view.scale.replicas,
+        _learner_rests(view),
+        _put_off(view),
+        view.observed.strangers,
+        view.observed.leftovers,
+        tuple(versions),
     )
 
 

@@ -117,7 +117,8 @@ class Reconciler:
             memory = replace(decided.memory, refusal=refusal, issued=issued)
             decided = replace(told, memory=memory)
         wait = await self._tell(key, job, record, decided, now)
-        record.memory = decided.memory
+        settled = decided.memory.settled if not (done.wrote or done.refused) else None
+        record.memory = replace(decided.memory, settled=settled)
         due = (decided.requeue_after, wait, AFTER_A_WRITE_SECONDS if done.wrote else None)
         return min((seconds for seconds in due if seconds is not None), default=None)
 

@@ -1,7 +1,8 @@
 """What a plan consists of: data, which `apply` turns into requests."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from vaco.job import VACOJobStatus
 
@@ -11,6 +12,10 @@ from vaco_operator.cluster.settings import Settings
 from vaco_operator.cluster.troubles import Complaint, Inquiry, Refusal
 from vaco_operator.cluster.victims import Marking
 from vaco_operator.scaler import Scaler
+
+
+Basis: TypeAlias = tuple[Hashable, ...]
+"""What the children of a job follow from."""
 
 
 class Note(NamedTuple):
@@ -77,6 +82,7 @@ class Memory:
         issued: the credentials that were applied.
         refusal: the child that the API server would not take; None: it took all of them.
         complaint: why the learner's Job makes no pod.
+        settled: what the children followed from when all of them were found as they should be.
 
     """
 
@@ -86,6 +92,7 @@ class Memory:
     issued: Issued | None = None
     refusal: Refusal | None = None
     complaint: Complaint | None = None
+    settled: Basis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ class Plan:
         children: to be applied one after the other, until one is refused.
         status: what the job's status should be; None: as it is.
         notes: events, to be told when the status is written.
-        memory: what to remember if all of it succeeds.
+        memory: what to remember if all of it succeeds; it is `settled` if nothing was to be done.
         learner: where the learner can be asked; None: there is nobody to ask.
         look_into: what events should be read for; None: nothing.
         requeue_after: seconds until the job is to be looked at again.

@@ -217,3 +217,22 @@ def test_a_deleted_job_is_left_to_the_garbage_collector():
     assert (decided.children, decided.patches, decided.deletions) == ((), (), ())
     assert decided.status is None
     assert decided.learner is None
+
+
+def test_children_found_as_they_should_be_are_not_built_again_until_something_changes():
+    scene = Scene().running()
+    scene.memory = scene.look().memory
+    assert scene.look().children == ()
+    scene.hear(version=6)
+    assert scene.after(5).look().children == ()
+    service = scene.document("Service", "pole-learner")
+    service["spec"]["clusterIP"] = "10.9.8.7"
+    scene.put(service)
+    assert applied(scene.look(), "Service") is not None
+    scene.memory = scene.look().memory
+    assert scene.look().children == ()
+    scene.change(backoffLimit=1)
+    assert applied(scene.look(), "Job")["spec"]["backoffLimit"] == 1
+    scene.memory = scene.look().memory
+    scene.remove("NetworkPolicy", "pole-actors")
+    assert applied(scene.look(), "NetworkPolicy", "pole-actors") is not None
