@@ -104,6 +104,8 @@ def _build(go: str, program: Program, title: str, say: Say) -> None:
             "10",
             go,
             "build",
+            "-tags",
+            program.tags,
             "-ldflags",
             program.link_flags(),
             "-o",

@@ -12,8 +12,16 @@
   "apiVersion" "training.vaco.dev/v1alpha1"
   "kind" "VACOJob"
   "metadata" (dict
-    "name" (printf "%s-test" (include "vaco.fullname" . | trunc 47 | trimSuffix "-"))
+    "name" (printf "%s-test" (include "vaco.fullname" .))
     "namespace" (include "vaco.testNamespace" .))
   "spec" (mergeOverwrite $spec (deepCopy .Values.test.spec))
 | toPrettyJson }}
+{{- end }}
+
+{{/* Annotations of a part of the test, by its weight. All is removed before the next test; the pod, of
+weight 0, stays until then for its log. */}}
+{{- define "vaco.hook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation{{ if lt . 0 }},hook-succeeded{{ end }}
 {{- end }}
