@@ -82,13 +82,17 @@ def assemble(parts: Parts) -> Assembled:
         parts.server.announce,
         parts.control.crash,
     )
+    fragments = fragment_spec(parts.spaces, spec.policy, spec.rollout, spec.task.reward_bound)
     buffer = FragmentBuffer(
-        parts.capacity.queue, parts.capacity.max_fragments, parts.server.room_made
+        parts.capacity.queue,
+        parts.capacity.max_fragments,
+        parts.capacity.in_flight * fragments.max_bytes,
+        parts.server.room_made,
     )
     roster = Roster(beginning.state.actors if beginning.state is not None else ())
     admission = Admission(
         job_uid=parts.job.metadata.uid or "",
-        spec=fragment_spec(parts.spaces, spec.policy, spec.rollout, spec.task.reward_bound),
+        spec=fragments,
         lineage=beginning.lineage,
         published=lambda: publisher.version,
         ledger=parts.ledger,

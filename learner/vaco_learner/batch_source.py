@@ -49,12 +49,7 @@ class BatchSource:
         self._held: list[Fragment] = []
 
     def next(self, version: int) -> list[Fragment] | None:
-        """Return a batch to train weights `version` on; None if it did not come together soon.
-
-        Raises:
-            BufferClosedError: the buffer is closed.
-
-        """
+        """Return a batch to train weights `version` on; None if it did not come together soon."""
         missing = self._batch - sum(fragment.samples for fragment in self._held)
         taken = self._buffer.take(missing, POLL_SECONDS)
         if not taken:

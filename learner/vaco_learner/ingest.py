@@ -156,6 +156,7 @@ class TrajectoryServicer:
     async def _take(
         self, session: Session, admission: Admission, message: IncomingFragment
     ) -> None:
+        session.received(message.head.id.sequence)
         await self._hub.room(admission)
         if session.ended.done():
             return

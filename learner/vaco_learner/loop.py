@@ -185,9 +185,6 @@ class TrainingLoop:
         waited = began - self._waiting_since
         batch = collate(fragments, self._device)
         lags = [self._around.batches.lag(fragment, self._version) for fragment in fragments]
-        if batch.samples == 0:
-            self._around.server.acknowledge(self._around.admission.trained(fragments, lags, 0))
-            return
         self._reserve(self._version + 1)
         try:
             stats = self._updater.update(batch, self._around.pulse.beat)

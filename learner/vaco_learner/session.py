@@ -46,6 +46,10 @@ class StreamEndedError(Exception):
 class Session:
     """The stream of one actor incarnation.
 
+    A fragment may come if the actor can have believed that it had a credit for it. It learns of
+    fewer credits no later than of the fates that are told after them; so what it may send, counted
+    from the stream's beginning, is the most that answers and credits ever added up to.
+
     Attributes:
         actor: its account.
         incarnation: the one that opened this stream.
@@ -63,6 +67,30 @@ class Session:
         self._wake = asyncio.Event()
         self._finished = False
         self._refused = 0
+        self._received = 0
+        self._answered = 0
+        self._allowed = credits_granted
+        self._unanswered: set[int] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Fragments that came on this stream and were not answered."""
+        return self._received - self._answered
+
+    def received(self, sequence: int) -> None:
+        """Count a fragment.
+
+        Raises:
+            StreamEndedError: the actor cannot have had a credit for it.
+
+        """
+        self._received += 1
+        self._unanswered.add(sequence)
+        if self._received > self._allowed:
+            raise StreamEndedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"fragment {sequence}: {self.in_flight} are in flight, of {self.credits} granted",
+            )
 
     def complaint_is_due(self) -> bool:
         """Count a fragment that was not taken; return whether to log it: not each of thousands."""
@@ -97,11 +125,16 @@ class Session:
         """Queue a change of the credits, if it is one."""
         if granted != self.credits:
             self.credits = granted
+            self._allowed = max(self._allowed, self._answered + granted)
             grant = pb.CreditGrant(credits=granted)
             self._send(pb.StreamTrajectoriesResponse(credit_grant=grant))
 
     def acknowledge(self, settlement: Settlement) -> None:
         """Queue a fragment's fate."""
+        if settlement.sequence in self._unanswered:
+            self._unanswered.remove(settlement.sequence)
+            self._answered += 1
+            self._allowed = max(self._allowed, self._answered + self.credits)
         ack = pb.Ack(
             sequence=settlement.sequence,
             fate=settlement.fate.value,

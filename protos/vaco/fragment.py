@@ -96,6 +96,13 @@ class Fragment:
         return int(np.count_nonzero(self.valid))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        arrays = [getattr(self, name) for name in TENSOR_FIELDS]
+        named = [array for name in NAMED_FIELDS for array in getattr(self, name).values()]
+        return sum(array.nbytes for array in (*arrays, *named))
+
+    @property
     def min_version(self) -> int:
         """Oldest weights that acted."""
         return int(self.versions.min())

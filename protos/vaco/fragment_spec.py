@@ -19,6 +19,10 @@ from vaco.tensors import Array, MalformedFragment
 # A density cannot be this small or large in float32 without a fault in the policy.
 MAX_LOGP: Final = 1e6
 
+_STEP_BYTES: Final = 5 * 4 + 4  # reward, log-density, final step, return, length; and four flags
+_ENVIRONMENT_BYTES: Final = 1 + 4  # the last episode_start, return_carry
+_VERSION_BYTES: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
@@ -35,6 +39,11 @@ class ArraySpec:
     shape: tuple[int, ...]
     dtype: str
     counts: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one entry."""
+        return math.prod(self.shape) * _dtype(self.dtype).itemsize
 
     def check(self, field: str, array: Array, leading: tuple[int, ...]) -> None:
         """Check an array of shape `leading` + `shape`.
@@ -114,6 +123,23 @@ class FragmentSpec:
         if not (math.isfinite(fragment.rollout_seconds) and fragment.rollout_seconds >= 0):
             raise MalformedFragment("rollout_seconds", f"{fragment.rollout_seconds} is no duration")
         _check_final_steps(fragment)
+        if fragment.samples == 0:
+            raise MalformedFragment("valid", "none of its steps is a sample")
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of the arrays of the largest fragment that passes."""
+        steps = self.max_length * self.max_environments
+        observation = sum(spec.nbytes for spec in self.observations.values())
+        state = sum(spec.nbytes for spec in self.core_state.values())
+        # Every step may be the last of an episode, and then bring its final observation.
+        each_step = 2 * observation + self.action.nbytes + _STEP_BYTES
+        each_environment = observation + state + _ENVIRONMENT_BYTES
+        return (
+            steps * each_step
+            + self.max_environments * each_environment
+            + self.max_length * _VERSION_BYTES
+        )
 
     def _check_spaces(self, fragment: Fragment) -> None:
         steps = (fragment.length, fragment.environments)

@@ -234,7 +234,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         on_evaluation=outcomes.append,
         debug=debug,
     )
-    buffer = FragmentBuffer(CAPACITY.queue, CAPACITY.max_fragments, server.room_made)
+    buffer = FragmentBuffer(CAPACITY.queue, CAPACITY.max_fragments, 1 << 20, server.room_made)
     publisher = Publisher(claim, SPACES.to_json(), server.announce, control.crash)
     admission = Admission(JOB, SPEC, LINEAGE, lambda: 58, ledger, roster, buffer)
     address = server.start()
@@ -406,6 +406,52 @@ def test_a_fragment_can_come_in_frames(bench: Bench) -> None:
         actor.send(pb.StreamTrajectoriesRequest(frame=frame))
     bench.train(4)
     assert actor.receive_ack() == (1, pb.FATE_TRAINED)
+
+
+def test_more_fragments_than_credits_end_the_stream(bench: Bench) -> None:
+    actor = bench.actor()
+    granted = actor.receive_welcome().credits
+    actor.send_fragment(*(fragment(number) for number in range(1, granted + 2)))
+    assert bench.buffer.take(16, SECONDS), "in training, and not answered yet"
+    code, details = actor.refusal()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"fragment {granted + 1}: {granted + 1} are in flight, of {granted} granted" in details
+
+
+def test_what_was_in_flight_when_credits_shrank_is_fine(bench: Bench) -> None:
+    actor = bench.actor(0)
+    assert actor.receive_welcome().credits == 6
+    other = bench.actor(1)
+    other.receive_welcome()
+    # The smaller grant is on its way to it while it still uses the first one.
+    actor.send_fragment(*(fragment(number) for number in range(1, 7)))
+    assert actor.receive().credit_grant.credits == 3
+    for number in range(1, 4):
+        bench.train(4)
+        assert actor.receive_ack() == (number, pb.FATE_TRAINED)
+    # It has heard of 3 credits by now, and 3 are in flight.
+    actor.send_fragment(fragment(7))
+    assert actor.refusal()[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    other.vanish()
+
+
+def test_what_is_sent_again_on_a_new_stream_is_counted_there_once(bench: Bench) -> None:
+    first = bench.actor()
+    granted = first.receive_welcome().credits
+    again = [fragment(number) for number in range(1, granted + 1)]
+    first.send_fragment(*again[:3])
+    eventually(lambda: len(bench.buffer) == 3)
+    first.vanish()
+    second = bench.actor()
+    second.receive_welcome()
+    second.send_fragment(*again)
+    eventually(lambda: bench.ledger.counts().duplicate == 12)
+    for _ in range(1, granted + 1):
+        bench.train(4)
+        assert second.receive_ack()[1] == pb.FATE_TRAINED
+    second.send_fragment(*(fragment(granted + number) for number in range(1, granted + 1)))
+    bench.train(4)
+    assert second.receive_ack() == (granted + 1, pb.FATE_TRAINED)
 
 
 def test_frames_out_of_order_end_the_stream(bench: Bench) -> None:

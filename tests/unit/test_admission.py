@@ -18,6 +18,7 @@ from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.roster import Actor, ActorRecord, ActorRefusedError, Roster
 
 JOB = "job-uid"
+BYTES = 1 << 30
 SPEC = FragmentSpec(
     observations={"observation": ArraySpec((2,), "float32")},
     action=ArraySpec((), "int64", (3,)),
@@ -77,7 +78,7 @@ class Desk:
     ) -> None:
         self.ledger = Ledger(counts)
         self.roster = Roster(actors)
-        self.buffer = FragmentBuffer(10_000, 10_000)
+        self.buffer = FragmentBuffer(10_000, 10_000, BYTES)
         self.published = published
         self.admission = Admission(
             JOB,
@@ -167,6 +168,16 @@ def test_a_bad_fragment_is_rejected_once(spoil: Callable[[Fragment], Fragment], 
     again = desk.offer(actor, fragment(1))
     assert again is not None
     assert again.fate is Fate.DUPLICATE
+
+
+def test_a_fragment_without_a_sample_is_rejected() -> None:
+    """Nothing bounds how many of them would wait for training."""
+    desk = Desk()
+    actor = desk.admission.connect("actor-0", 1)
+    told = desk.offer(actor, replace(fragment(1), valid=np.zeros((4, 1), np.bool_)))
+    assert told is not None
+    assert (told.fate, told.reason) == (Fate.REJECTED, "valid: none of its steps is a sample")
+    assert len(desk.buffer) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The buffer: order, bounds, waiting and its end."""
+"""The buffer: order, bounds and waiting."""
 
 import threading
 import time
@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from vaco.trajectory import Fragment, FragmentId
-from vaco_learner.buffer import BufferClosedError, BufferFullError, FragmentBuffer
+from vaco_learner.buffer import BufferFullError, FragmentBuffer
 
 LONG = 30.0
+BYTES = 1 << 20
 
 
 def fragment(sequence: int, samples: int = 4, invalid: int = 0) -> Fragment:
@@ -44,20 +45,16 @@ def sequences(fragments: list[Fragment]) -> list[int]:
 
 
 class Background:
-    """Runs a call in a thread and keeps what it returned or raised."""
+    """Runs a call in a thread and keeps what it returned."""
 
     def __init__(self, call: Callable[[], list[Fragment]]) -> None:
         self.taken: list[Fragment] = []
-        self.error: Exception | None = None
         self._call = call
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
-        try:
-            self.taken = self._call()
-        except BufferClosedError as error:
-            self.error = error
+        self.taken = self._call()
 
     def join(self) -> None:
         self._thread.join(LONG / 3)
@@ -65,7 +62,7 @@ class Background:
 
 
 def test_takes_the_oldest_and_no_more_than_it_must() -> None:
-    buffer = FragmentBuffer(100, 100)
+    buffer = FragmentBuffer(100, 100, BYTES)
     for number in (1, 2, 3, 4):
         buffer.put(fragment(number, samples=4))
     assert sequences(buffer.take(6, timeout=0)) == [1, 2]
@@ -74,14 +71,14 @@ def test_takes_the_oldest_and_no_more_than_it_must() -> None:
 
 
 def test_only_valid_steps_count() -> None:
-    buffer = FragmentBuffer(100, 100)
+    buffer = FragmentBuffer(100, 100, BYTES)
     buffer.put(fragment(1, samples=4, invalid=10))
     assert buffer.samples == 4
     assert buffer.take(5, timeout=0) == []
 
 
 def test_gives_nothing_when_too_little_comes_in_time() -> None:
-    buffer = FragmentBuffer(100, 100)
+    buffer = FragmentBuffer(100, 100, BYTES)
     buffer.put(fragment(1, samples=4))
     began = time.monotonic()
     assert buffer.take(5, timeout=0.05) == []
@@ -90,7 +87,7 @@ def test_gives_nothing_when_too_little_comes_in_time() -> None:
 
 
 def test_a_put_wakes_who_waits() -> None:
-    buffer = FragmentBuffer(100, 100)
+    buffer = FragmentBuffer(100, 100, BYTES)
     waiter = Background(lambda: buffer.take(8, timeout=LONG))
     buffer.put(fragment(1))
     buffer.put(fragment(2))
@@ -99,7 +96,7 @@ def test_a_put_wakes_who_waits() -> None:
 
 
 def test_is_bounded_in_samples() -> None:
-    buffer = FragmentBuffer(10, 100)
+    buffer = FragmentBuffer(10, 100, BYTES)
     for number in (1, 2, 3):
         assert buffer.has_room
         buffer.put(fragment(number, samples=4))
@@ -109,17 +106,32 @@ def test_is_bounded_in_samples() -> None:
 
 
 def test_is_bounded_in_fragments_and_then_gives_what_it_has() -> None:
-    """Fragments without a sample must neither pile up nor block training for good."""
-    buffer = FragmentBuffer(10, 3)
+    """Fragments of few samples must neither pile up nor block training for good."""
+    buffer = FragmentBuffer(10, 3, BYTES)
     for number in (1, 2, 3):
-        buffer.put(fragment(number, samples=0, invalid=4))
+        buffer.put(fragment(number, samples=1, invalid=4))
     assert not buffer.has_room
     assert sequences(buffer.take(5, timeout=LONG)) == [1, 2, 3]
 
 
+def test_is_bounded_in_bytes_and_then_gives_what_it_has() -> None:
+    """Fragments of few samples can be large all the same."""
+    each = fragment(1, samples=1, invalid=99).nbytes
+    assert each > 100 * (2 * 4 + 8 + 4 + 4), "observation, action, reward, log-density"
+    buffer = FragmentBuffer(1_000, 1_000, 2 * each)
+    for number in (1, 2):
+        assert buffer.has_room
+        buffer.put(fragment(number, samples=1, invalid=99))
+    assert not buffer.has_room
+    with pytest.raises(BufferFullError):
+        buffer.put(fragment(3))
+    assert sequences(buffer.take(500, timeout=LONG)) == [1, 2]
+    assert buffer.has_room
+
+
 def test_tells_when_there_is_room_again() -> None:
     told: list[int] = []
-    buffer = FragmentBuffer(8, 100, on_room=lambda: told.append(buffer.samples))
+    buffer = FragmentBuffer(8, 100, BYTES, on_room=lambda: told.append(buffer.samples))
     buffer.put(fragment(1))
     buffer.take(4, timeout=0)
     assert told == []
@@ -129,36 +141,16 @@ def test_tells_when_there_is_room_again() -> None:
     assert told == [4]
 
 
-def test_closing_wakes_who_waits_and_returns_the_rest() -> None:
-    buffer = FragmentBuffer(100, 100)
-    buffer.put(fragment(1))
-    waiter = Background(lambda: buffer.take(8, timeout=LONG))
-    assert sequences(buffer.close()) == [1]
-    waiter.join()
-    assert isinstance(waiter.error, BufferClosedError)
-
-
-def test_a_closed_buffer_is_of_no_use() -> None:
-    buffer = FragmentBuffer(100, 100)
-    buffer.close()
-    assert buffer.closed
-    with pytest.raises(BufferClosedError):
-        buffer.put(fragment(1))
-    with pytest.raises(BufferClosedError):
-        buffer.take(1, timeout=LONG)
-    assert buffer.close() == []
-
-
 @pytest.mark.parametrize("wanted", [0, -1, 11])
 def test_a_take_that_can_never_succeed_is_refused(wanted: int) -> None:
     with pytest.raises(ValueError, match="wanted of a buffer of 10"):
-        FragmentBuffer(10, 100).take(wanted, timeout=LONG)
+        FragmentBuffer(10, 100, BYTES).take(wanted, timeout=LONG)
 
 
 def test_nothing_is_lost_between_threads() -> None:
     """One thread puts whenever there is room, another takes: all arrives once and in order."""
     room = threading.Semaphore(0)
-    buffer = FragmentBuffer(12, 100, on_room=room.release)
+    buffer = FragmentBuffer(12, 100, BYTES, on_room=room.release)
 
     def produce() -> None:
         for number in range(1, 301):
@@ -172,5 +164,6 @@ def test_nothing_is_lost_between_threads() -> None:
     while producer.is_alive():
         taken += sequences(buffer.take(6, timeout=0.01))
     producer.join()
-    taken += sequences(buffer.close())
+    while rest := buffer.take(1, timeout=0):
+        taken += sequences(rest)
     assert taken == list(range(1, 301))

@@ -27,6 +27,19 @@ def test_a_fragment_that_fits_passes(wire_fragment: WireFragment) -> None:
     SPEC.check(wire_fragment(length=8, environments=4))
 
 
+def test_the_largest_fragment_is_known_before_there_is_one(wire_fragment: WireFragment) -> None:
+    whole = wire_fragment(length=8, environments=4)
+    steps = np.arange(32, dtype=np.int32)
+    largest = replace(
+        whole,
+        final_steps=steps,
+        final_observations={"observation": np.zeros((32, 4), np.float32)},
+        episode_returns=np.zeros(32, np.float32),
+        episode_lengths=np.ones(32, np.int32),
+    )
+    assert SPEC.max_bytes == largest.nbytes
+
+
 def changed(array: np.ndarray, index: int, value: float) -> np.ndarray:
     copy = array.copy()
     copy.reshape(-1)[index] = value

@@ -128,6 +128,9 @@ def test_credits_always_let_a_batch_come_together(
         assert most_samples <= (batches + 3) * batch + 3 * environments * length
 
 
+BYTES = 1 << 30
+
+
 def fragment(sequence: int, version: int, learner: int = 2) -> Fragment:
     zeros = np.zeros((4, 1), np.float32)
     return Fragment(
@@ -161,7 +164,7 @@ class Source:
             {"observation": ArraySpec((2,), "float32")}, ArraySpec((), "int64"), {}, 8, 2, 100.0
         )
         self.ledger, self.told = Ledger(), list[Settlement]()
-        buffer = FragmentBuffer(100, 100)
+        buffer = FragmentBuffer(100, 100, BYTES)
         self.admission = Admission("job", spec, lineage, lambda: 100, self.ledger, Roster(), buffer)
         self.actor = self.admission.connect("actor-0", 1)
         self.batches = BatchSource(
