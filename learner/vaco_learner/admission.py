@@ -99,6 +99,11 @@ class Admission:
         """Whether a fragment may be offered."""
         return self._buffer.has_room
 
+    @property
+    def queued(self) -> int:
+        """Samples that wait for training."""
+        return self._buffer.samples
+
     def connect(self, actor_id: str, incarnation: int) -> Actor:
         """Take in an actor that opened a stream.
 

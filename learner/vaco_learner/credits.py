@@ -1,4 +1,9 @@
-"""Credits: how many fragments each actor may have in flight."""
+"""Credits: how many fragments each actor may have in flight.
+
+What may be in flight is shared evenly. An actor that is silent keeps its share, so the others can
+have all of theirs in flight and still no batch: whoever is then at its limit gets one credit more,
+again and again, until a batch is queued. So one actor alone that produces fills every batch.
+"""
 
 from dataclasses import dataclass
 
@@ -35,10 +40,25 @@ class Capacity:
         in_flight = -(-(batches + 1) * batch // fragment) + 1
         return cls(batch, batches * batch, in_flight, in_flight + MAX_ACTORS)
 
-    def credits(self, actors: int) -> int:
+    def share(self, actors: int) -> int:
         """Return each actor's share of what may be in flight when so many are connected.
 
-        The shares add up to at least `in_flight`, so a batch always comes together; where they add
-        up to more, the buffer's bound holds and the streams wait.
+        The shares add up to at least `in_flight`; where they add up to more, the buffer's bound
+        holds and the streams wait.
         """
         return max(1, -(-self.in_flight // max(1, actors)))
+
+
+def credits_due(held: int, in_flight: int, share: int, *, starving: bool) -> int:
+    """Return the credits of an actor that holds some.
+
+    Args:
+        held: its credits.
+        in_flight: its fragments that are not answered.
+        share: its share of what may be in flight.
+        starving: whether training waits for fragments that there would be room for.
+
+    """
+    if starving and in_flight >= held:
+        return in_flight + 1
+    return share if in_flight < share else held

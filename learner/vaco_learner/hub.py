@@ -5,14 +5,14 @@ reaches it through `server.py`, in few calls per phase, each carrying many ackno
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
 from vaco_learner.admission import Admission, Settlement
-from vaco_learner.credits import Capacity
-from vaco_learner.evaluation_desk import EvaluationDesk
+from vaco_learner.credits import Capacity, credits_due
+from vaco_learner.evaluation_desk import EvaluationDesk, EvaluationOutcome
 from vaco_learner.publisher import Published
 from vaco_learner.roster import Actor
 from vaco_learner.session import Ending, Session, StreamEndedError
@@ -39,12 +39,14 @@ class Hub:
 
     Args:
         capacity: how much may be in flight.
-        desk: evaluations.
+        on_evaluation: called with the outcome of every evaluation.
 
     """
 
-    def __init__(self, capacity: Capacity, desk: EvaluationDesk) -> None:
-        self.desk = desk
+    def __init__(
+        self, capacity: Capacity, on_evaluation: Callable[[EvaluationOutcome], None]
+    ) -> None:
+        self.desk = EvaluationDesk(on_evaluation, lambda: self.sessions)
         self.newest: Published | None = None
         self.complete = False
         self._capacity = capacity
@@ -110,14 +112,14 @@ class Hub:
         superseded = self._sessions.pop(actor.actor_id, None)
         if superseded is not None:
             superseded.end(grpc.StatusCode.ABORTED, "superseded by a newer stream of this actor")
-        session = Session(actor, self._capacity.credits(len(self._sessions) + 1))
+        session = Session(actor, self._capacity.share(len(self._sessions) + 1))
         self._sessions[actor.actor_id] = session
         return session
 
     def connected(self) -> None:
         """Follow up on a stream that was welcomed: credits change, evaluations find an actor."""
         self._share_credits()
-        self.desk.assign(self.sessions)
+        self.desk.assign()
 
     def disconnect(self, session: Session) -> bool:
         """Forget a stream; return whether its actor has no other one."""
@@ -125,8 +127,12 @@ class Hub:
         if last:
             del self._sessions[session.actor.actor_id]
             self._share_credits()
-        self.desk.left(session, self.sessions)
+        self.desk.left(session)
         return last
+
+    def taken(self, session: Session) -> None:
+        """Note that a fragment of this stream was admitted."""
+        self._adjust_credits(session)
 
     def acknowledge(self, settlements: Sequence[Settlement]) -> None:
         """Tell the actors their fragments' fates; one who is not connected will ask again."""
@@ -134,6 +140,8 @@ class Hub:
             session = self._sessions.get(settlement.actor_id)
             if session is not None and session.incarnation == settlement.incarnation:
                 session.acknowledge(settlement)
+        for session in self._sessions.values():
+            self._adjust_credits(session)
 
     def farewell(self) -> None:
         """Send everyone home: the job is complete."""
@@ -145,6 +153,7 @@ class Hub:
     def close(self, ending: Ending) -> None:
         """End all streams."""
         self._closing = ending
+        self.desk.close()
         for session in self.sessions:
             session.end(ending.code, ending.details)
         if not self._intake.done():
@@ -153,9 +162,22 @@ class Hub:
         self._wake_watchers()
 
     def _share_credits(self) -> None:
-        granted = self._capacity.credits(len(self._sessions))
+        share = self._capacity.share(len(self._sessions))
         for session in self._sessions.values():
-            session.grant(granted)
+            session.grant(share)
+            self._adjust_credits(session)
+
+    def _adjust_credits(self, session: Session) -> None:
+        share = self._capacity.share(len(self._sessions))
+        starving = self._starving
+        session.grant(credits_due(session.credits, session.in_flight, share, starving=starving))
+
+    @property
+    def _starving(self) -> bool:
+        if not self._intake.done() or self._closing is not None:
+            return False
+        admission = self._intake.result().admission
+        return admission.queued < self._capacity.batch and admission.has_room
 
     def _wake_watchers(self) -> None:
         published, self._published = self._published, asyncio.Event()

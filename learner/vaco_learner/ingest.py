@@ -163,6 +163,7 @@ class TrajectoryServicer:
         settlement = admission.offer(session.actor, message)
         if settlement is None:
             self._progress.fragment_admitted()
+            self._hub.taken(session)
             return
         if settlement.fate is not Fate.DUPLICATE and session.complaint_is_due():
             _LOG.warning(

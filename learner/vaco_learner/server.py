@@ -37,7 +37,7 @@ from vaco.vital import Pulse
 from vaco_learner.admission import Settlement
 from vaco_learner.control import Control
 from vaco_learner.credits import Capacity
-from vaco_learner.evaluation_desk import EvaluationDesk, EvaluationOutcome
+from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.hub import Hub, Intake
 from vaco_learner.ingest import TrajectoryServicer
 from vaco_learner.progress import Progress
@@ -155,7 +155,7 @@ class LearnerServer:
 
     def evaluate(self, episodes: int, seed: int, env_steps: int) -> None:
         """Ask an actor for an evaluation."""
-        self._call(lambda hub: hub.desk.request(episodes, seed, env_steps, hub.sessions))
+        self._call(lambda hub: hub.desk.request(episodes, seed, env_steps))
 
     def farewell(self) -> None:
         """Send the actors home."""
@@ -188,7 +188,7 @@ class LearnerServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._hub = Hub(self._capacity, EvaluationDesk(self._on_evaluation))
+        self._hub = Hub(self._capacity, self._on_evaluation)
         interceptors = [TokenInterceptor(self._security)] if self._security else []
         server = aio.server(options=server_options(), interceptors=interceptors)
         self._add_services(server, self._hub)

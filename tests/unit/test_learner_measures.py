@@ -117,7 +117,7 @@ def test_credits_always_let_a_batch_come_together(
     """Also where every second step is an autoreset: training waits for no credit it withholds."""
     assume(environments * length <= batches * batch)  # the manifest's own rule
     capacity = Capacity.of(job_spec(batch, batches, environments, length))
-    granted = capacity.credits(actors)
+    granted = capacity.share(actors)
     assert granted >= 1
     fragments, steps = actors * granted, environments * length
     assert fragments * steps // 2 >= batch
