@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from vaco.errors import UserError
-from vaco.job import VACOJob, load_job
+from vaco.job import VACOJob, load_job, parse_job
 from vaco_operator.cluster.credentials import derive
 from vaco_operator.cluster.labels import ChildNames, JobIdentity, actor_selector, child_labels
 from vaco_operator.cluster.manifests.children import Children, children
@@ -115,7 +116,7 @@ def test_examples_have_children(cluster_job: MakeJob, path: Path) -> None:
 # ConfigMap and Secret.
 
 
-def test_programs_read_the_resolved_job_back(cluster_job: MakeJob, tmp_path: Path) -> None:
+def test_programs_read_the_job_back(cluster_job: MakeJob, tmp_path: Path) -> None:
     job = cluster_job(
         {"labels": {"team": "rl"}},
         actors={"replicas": 3, "minReplicas": 2, "maxReplicas": 9},
@@ -127,9 +128,26 @@ def test_programs_read_the_resolved_job_back(cluster_job: MakeJob, tmp_path: Pat
     assert read.metadata.uid == job.metadata.uid
     assert read.status is None
     assert read.spec.algorithm == job.spec.algorithm
-    assert read.spec.actors.max_replicas == 9
     assert read.spec.learner.pod_template == {}
     assert read.metadata.labels == {}
+
+
+def test_programs_of_an_older_release_are_told_nothing_that_nobody_said(
+    cluster_job: MakeJob,
+) -> None:
+    """Their pods outlive an upgrade of the operator, and they refuse fields they do not know."""
+    job = cluster_job(
+        rollout={"fragmentLength": 32},
+        autoscaling={"intervalSeconds": 7},
+        backoffLimit=3,
+        actors={"replicas": 2, "threads": 4},
+    )
+    spec = yaml.safe_load(built(job).config_map["data"]["job.yaml"])["spec"]
+    assert spec["rollout"] == {"fragmentLength": 32}
+    assert spec["actors"] == {"threads": 4}
+    said = parse_job(job.model_dump(mode="json", by_alias=True, exclude_none=True))
+    assert built(said).config_map == built(job).config_map, "the API server fills in defaults"
+    assert not {"autoscaling", "backoffLimit", "suspend"} & set(spec)
 
 
 @pytest.mark.parametrize(

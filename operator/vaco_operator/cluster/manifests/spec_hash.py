@@ -58,6 +58,18 @@ def spec_hash(job: VACOJob, component: Literal["learner", "actor"]) -> str:
     return digest(spec)
 
 
+def for_programs(job: VACOJob) -> dict[str, Any]:
+    """Return what of `job.spec` a learner and its actors read: what it says, not the defaults.
+
+    It changes only together with a hash of theirs, so with the pods that read it.
+    """
+    spec = _without(_said(job.spec), _OPERATORS)
+    unread = {"learner": _LEARNERS_POD, "actors": _COUNTS | {"podTemplate"}}
+    for name, fields in unread.items():
+        spec[name] = _without(spec.get(name, {}), fields)
+    return spec
+
+
 def digest(document: Mapping[str, Any]) -> str:
     """Digest plain values, whatever the order of their fields."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
