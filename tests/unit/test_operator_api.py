@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 from aiohttp import web
-from vaco_operator.cluster.api import ATTEMPTS, MAX_RETRY_AFTER_SECONDS, KubeApi, retry_delay
+from vaco_operator.cluster.api import ATTEMPTS, PATIENCE_SECONDS, KubeApi, retry_delay
 from vaco_operator.cluster.api_errors import (
     AlreadyExistsError,
     ApiError,
@@ -190,7 +190,7 @@ def test_what_is_refused_for_good_is_not_repeated() -> None:
 
 
 def test_a_retry_after_is_waited_for_unless_it_is_too_long() -> None:
-    long = str(int(MAX_RETRY_AFTER_SECONDS) + 1)
+    long = str(int(PATIENCE_SECONDS) + 1)
     server = Server([says(429, **{"Retry-After": "2"}), says(429, **{"Retry-After": long})])
 
     async def test(api: KubeApi, _transport: Transport) -> None:
@@ -201,6 +201,20 @@ def test_a_retry_after_is_waited_for_unless_it_is_too_long() -> None:
     (slept,) = with_api(server, test)
     assert 2.0 <= slept <= 2.2
     assert len(server.asked) == 2
+
+
+def test_a_retry_after_has_a_bound_and_nonsense_in_it_is_ignored() -> None:
+    server = Server([says(429, **{"Retry-After": text}) for text in ("1e12", "-3", "tomorrow")])
+    asked: list[float | None] = []
+
+    async def test(_api: KubeApi, transport: Transport) -> None:
+        for _ in range(3):
+            with pytest.raises(UnavailableError) as raised:
+                await transport.request("get", "pods", "GET", "/", seconds=5)
+            asked.append(raised.value.retry_after)
+
+    with_api(server, test)
+    assert asked == [300.0, 0.0, None]
 
 
 @pytest.mark.parametrize(("version", "attempts"), [("", 2), ("7", 1)])

@@ -90,11 +90,14 @@ class LeaseServer:
         self.late = 0.0
         self.errors: list[ApiError] = []
         self.lost_answers = 0
+        self.hang = False
         self.changes: list[bool] = []
 
     async def request(
         self, _verb: str, _resource: str, method: str, _path: str, **given: Any
     ) -> dict[str, Any]:
+        if self.hang:
+            await asyncio.Event().wait()
         if self.errors:
             raise self.errors.pop(0)
         answer = self._do(method, given["body"])
@@ -124,16 +127,21 @@ class LeaseServer:
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
         return self.lease
 
-    def election(self, identity: str = "me") -> Election:
+    def election(
+        self,
+        identity: str = "me",
+        timing: Timing = TIMING,
+        clock: Callable[[], float] | None = None,
+    ) -> Election:
         return Election(
             self,  # type: ignore[arg-type]
             "ns",
             "lease",
             identity,
-            TIMING,
+            timing,
             self.changes.append,
             end,
-            lambda: self.now,
+            clock or (lambda: self.now),
         )
 
     @property
@@ -207,6 +215,21 @@ def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
         server.late = 3
         assert await attempt(election)
         assert election.fence() == 7
+
+    run(test)
+
+
+def test_a_leader_whose_renewals_hang_ends_at_the_deadline() -> None:
+    async def test(server: LeaseServer) -> None:
+        quick = Timing(lease_duration=1.5, renew_deadline=0.6, retry_period=0.1)
+        election = server.election(timing=quick, clock=boot_time)
+        await election.acquire()
+        began = boot_time()
+        # Each attempt takes longer than all the time there is.
+        server.hang = True
+        with pytest.raises(Ended, match="renewed"):
+            await election.hold()
+        assert 0.6 <= boot_time() - began < 1.5
 
     run(test)
 

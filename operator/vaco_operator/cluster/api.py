@@ -28,7 +28,7 @@ FIELD_MANAGER: Final = "vaco-operator"
 ATTEMPTS: Final = 5
 FIRST_DELAY_SECONDS: Final = 0.2
 MAX_DELAY_SECONDS: Final = 5.0
-MAX_RETRY_AFTER_SECONDS: Final = 15.0
+PATIENCE_SECONDS: Final = 15.0
 """A server that asks for more gets it from the queue: no worker waits so long."""
 PAGE: Final = 100
 """Objects in one answer to a list: what is read at once is what bounds the memory at the start."""
@@ -278,7 +278,7 @@ class KubeApi:
 def _may_pass(error: ApiError, repeat_conflict: bool) -> bool:
     """Whether the same request may succeed if it is made again soon."""
     if isinstance(error, UnavailableError):
-        return (error.retry_after or 0.0) <= MAX_RETRY_AFTER_SECONDS
+        return (error.retry_after or 0.0) <= PATIENCE_SECONDS
     return isinstance(error, ConflictError) and repeat_conflict
 
 

@@ -11,6 +11,7 @@ Time is that of CLOCK_BOOTTIME, which goes on while the machine sleeps.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -108,9 +109,11 @@ class Election:
     async def hold(self) -> NoReturn:
         """Renew until cancelled; ends the process when that was not possible in time."""
         while True:
-            await asyncio.sleep(self._timing.retry_period)
-            self.fence()
-            await self._attempt()
+            await asyncio.sleep(min(self._timing.retry_period, self.fence()))
+            # An attempt that takes too long must not keep the process beyond its time.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.fence()):
+                    await self._attempt()
 
     async def release(self) -> None:
         """Give the Lease back, so that no other has to wait; nothing may be written after."""

@@ -23,6 +23,8 @@ from vaco_operator.cluster.resources import Document
 MAX_LINE_BYTES: Final = 8 << 20
 """Longer than any event of a watch: etcd takes objects of at most 1.5 MiB."""
 
+MAX_RETRY_AFTER_SECONDS: Final = 300.0
+"""Whatever a server (or a proxy before it) asks for: somebody looks again after five minutes."""
 USER_AGENT: Final = f"vaco-operator/{version('vaco')}"
 
 Counted = Callable[[str, str, str, float], None]
@@ -213,7 +215,7 @@ def _understood(answer: aiohttp.ClientResponse, text: bytes) -> Document:
 def _retry_after(answer: aiohttp.ClientResponse) -> float | None:
     """Return the header's seconds; a date in it, which Kubernetes never sends, is no answer."""
     try:
-        return max(0.0, float(answer.headers["Retry-After"]))
+        return min(MAX_RETRY_AFTER_SECONDS, max(0.0, float(answer.headers["Retry-After"])))
     except (KeyError, ValueError):
         return None
 
