@@ -212,6 +212,7 @@ class Admission:
             self._buffer.put(fragment)
             actor.log.queue(fragment.id.sequence)
             self._ledger.arrived(fragment.samples)
+            actor.rejections = 0
             self._roster.received(actor, fragment.samples, fragment.rollout_seconds)
         return None
 
@@ -246,6 +247,7 @@ class Admission:
         with self._ledger.lock:
             self._ledger.arrived(samples, fate)
             self._roster.received(actor, samples)
+            actor.rejections += fate is Fate.REJECTED
         return Settlement(
             actor.actor_id, actor.incarnation, incoming.head.id.sequence, fate, reason
         )

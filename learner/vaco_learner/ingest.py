@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 HELLO_SECONDS: Final = 30.0
 # How long the end of a stream waits for the message that is being written.
 LAST_WRITE_SECONDS: Final = 5.0
+MAX_REJECTIONS: Final = 20
+"""Fragments of one actor that are rejected in a row; then the job fails rather than go nowhere."""
 _MAX_FAILURE_CHARACTERS: Final = 4096
 
 Context: TypeAlias = aio.ServicerContext[bytes, pb.StreamTrajectoriesResponse]
@@ -45,7 +47,7 @@ class TrajectoryServicer:
         gate: where spaces are agreed on.
         hub: what the services share.
         progress: is told of the first fragment.
-        control: is told when an actor says that the job cannot succeed.
+        control: is told when the job cannot succeed: an actor says so, or makes nothing of use.
 
     """
 
@@ -174,6 +176,12 @@ class TrajectoryServicer:
                 settlement.reason,
             )
         session.acknowledge(settlement)
+        if session.actor.rejections >= MAX_REJECTIONS:
+            self._control.fail(
+                f"{settlement.actor_id}: {session.actor.rejections} fragments in a row were"
+                f" rejected, the last one because of {settlement.reason}. Give all actors the"
+                " learner's version of vaco, and the job's own environment."
+            )
 
     def _fail(self, session: Session, failure: pb.ActorFailure) -> None:
         told = f"{session.actor.actor_id}: {failure.message[:_MAX_FAILURE_CHARACTERS]}"

@@ -76,6 +76,7 @@ class Actor:
         connected: whether its stream is open.
         samples: samples received, over all incarnations.
         trained: samples trained, over all incarnations.
+        rejections: fragments rejected since the last one that was admitted.
         last_seen: monotonic time of the last fragment or connection.
         productions: (samples, seconds it took to produce them) of recent fragments.
         arrivals: (monotonic time, samples) of recent fragments.
@@ -89,6 +90,7 @@ class Actor:
     connected: bool = False
     samples: int = 0
     trained: int = 0
+    rejections: int = 0
     last_seen: float = 0.0
     productions: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
     arrivals: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))

@@ -36,6 +36,7 @@ from vaco_learner.control import Control, JobFailedError
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.hub import Intake
+from vaco_learner.ingest import MAX_REJECTIONS
 from vaco_learner.ledger import Ledger, LedgerCounts
 from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.progress import LearnerPhase, Progress, Standing
@@ -406,6 +407,34 @@ def test_a_fragment_can_come_in_frames(bench: Bench) -> None:
         actor.send(pb.StreamTrajectoriesRequest(frame=frame))
     bench.train(4)
     assert actor.receive_ack() == (1, pb.FATE_TRAINED)
+
+
+def test_an_actor_that_makes_nothing_of_use_fails_the_job(bench: Bench) -> None:
+    """Over all its streams; one fragment that is admitted in between, and it begins anew."""
+    sequence, actor = 0, bench.actor()
+    actor.receive_welcome()
+
+    def spoil(times: int) -> None:
+        nonlocal sequence
+        for _ in range(times):
+            sequence += 1
+            actor.send_fragment(replace(fragment(sequence), rewards=nan()))
+            assert actor.receive_ack() == (sequence, pb.FATE_REJECTED)
+
+    spoil(MAX_REJECTIONS - 1)
+    sequence += 1
+    actor.send_fragment(fragment(sequence))
+    eventually(lambda: len(bench.buffer) == 1)
+    spoil(MAX_REJECTIONS - 1)
+    bench.control.check()
+    actor.vanish()
+    actor = bench.actor()
+    actor.receive_welcome()
+    spoil(1)
+    told = r"actor-0: 20 fragments in a row were rejected, the last one because of rewards: a"
+    eventually(lambda: fails_with(bench.control, JobFailedError))
+    with pytest.raises(JobFailedError, match=told):
+        bench.control.check()
 
 
 def test_more_fragments_than_credits_end_the_stream(bench: Bench) -> None:
