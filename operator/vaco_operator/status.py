@@ -28,6 +28,7 @@ from vaco.v1 import learner_pb2 as pb
 Truth = Literal["True", "False", "Unknown"]
 MAX_MESSAGE: Final = 4096
 """Characters of a condition's message: what others say (a kubelet, a quota) may be long."""
+INVALID_SPEC: Final = "InvalidSpec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +154,21 @@ def rested(status: VACOJobStatus, outcome: Outcome, now: datetime) -> VACOJobSta
 def unreadable(
     status: VACOJobStatus, problem: str, generation: int | None, now: datetime
 ) -> VACOJobStatus:
-    """Tell of a job whose spec cannot be read; it goes on from there when the spec is mended."""
+    """Tell of a job whose spec cannot be read; it goes on from there when the spec is mended.
+
+    Nor is it a failure when the spec is one for a newer release, which is about to take over: the
+    phase stays, and so do the times from which deadlines count.
+    """
     message = f"The spec cannot be read, and what runs is left as it is: {problem}"
     findings = (
-        _Finding("Ready", "False", "InvalidSpec", ""),
-        _Finding("Progressing", "False", "InvalidSpec", message),
-        _Finding("Failed", "True", "InvalidSpec", message),
+        _Finding("Ready", "False", INVALID_SPEC, message),
+        _Finding("Progressing", "False", INVALID_SPEC, message),
     )
     now = now.replace(microsecond=0)
     kept = [c for c in status.conditions if c.type not in {finding.type for finding in findings}]
     conditions = _with_times(findings, status.conditions, now, generation)
     return status.model_copy(
         update={
-            "phase": "Failed",
             "message": message,
             "conditions": [*conditions, *kept],
             "observed_generation": generation,

@@ -150,18 +150,20 @@ def test_a_spec_of_a_newer_version_is_told_by_field_and_heals(field: Field) -> N
     definition = custom_resource_definition()
     (version,) = definition["spec"]["versions"]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    spec["novelty"] = {"type": "integer"}
+    spec["novelty"] = {"type": "integer", "default": 1}
+    spec["cleanPodPolicy"]["enum"].append("Some")
     field.api.apply(definition, manager="test", force=True)
     try:
         field.wait("the field is served", lambda: _accepts_novelty(field))
-        field.create(novelty=1)
+        field.create(cleanPodPolicy="Some")
         stage.operator = stage.start()
-        condition = field.wait_for_condition("Failed", reason="InvalidSpec")
-        assert "`spec.novelty`" in condition["message"]
+        condition = field.wait_for_condition("Progressing", "False", reason="InvalidSpec")
+        assert "`spec.cleanPodPolicy`" in condition["message"]
         assert field.find("ConfigMap", "pole-job") is None
-        assert "completionTime" not in field.status()
-        field.change(novelty=None)
-        field.wait_for_condition("Failed", "False")
+        assert field.status()["phase"] == "Pending"
+        field.change(cleanPodPolicy="All")
+        # A field that this operator does not know is none of its business.
+        assert field.job()["spec"]["novelty"] == 1
         field.wait_for_pods("learner", 1)
     finally:
         install_definition(field.api)

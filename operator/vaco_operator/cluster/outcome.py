@@ -25,7 +25,6 @@ _REASONS: Final = {"PodFailurePolicy": "PermanentFailure"}
 
 def is_finished(status: VACOJobStatus | None) -> bool:
     """Whether the job was said to have ended for good; it then stays so, whatever changes."""
-    # A spec that could not be read is no end: it may be mended, and nothing was completed.
     return (
         status is not None
         and status.phase in ("Complete", "Failed")
@@ -58,7 +57,7 @@ def outcome(
 
 
 def running_since(status: VACOJobStatus | None, now: datetime) -> datetime:
-    """Tell since when the job may run: neither suspended nor with a spec that cannot be read."""
+    """Tell since when the job may run: it was started or resumed then."""
     conditions = {condition.type: condition for condition in status.conditions} if status else {}
     since = []
     for kind in ("Suspended", "Failed"):

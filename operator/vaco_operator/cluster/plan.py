@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from vaco.errors import UserError
-from vaco.job import JobError, VACOJob, VACOJobStatus, parse_job
+from vaco.job import JobError, VACOJob, VACOJobStatus
 
 from vaco_operator.cluster import attempts, autoscale, labels, troubles
 from vaco_operator.cluster.desired import desired_children, issue, issued_now, next_issue
@@ -24,6 +24,7 @@ from vaco_operator.cluster.hearing import BELIEVED_SECONDS, Heard, answering, li
 from vaco_operator.cluster.observed import Child, Moment, Observed
 from vaco_operator.cluster.outcome import active_deadline, is_finished, outcome, start_deadline
 from vaco_operator.cluster.pods import DELETION_COST
+from vaco_operator.cluster.reading import read_job
 from vaco_operator.cluster.resources import JOBS, PODS, Document
 from vaco_operator.cluster.steps import Basis, LearnerAddress, Memory, Patch, Plan, World
 from vaco_operator.cluster.transitions import transitions
@@ -72,7 +73,7 @@ def plan(document: Document, observed: Observed, memory: Memory, now: Moment, wo
     if is_finished(observed.status):
         return after_the_end(document, observed, now)
     try:
-        job = parse_job({name: part for name, part in document.items() if name != "status"})
+        job = read_job(document)
         view = _look(job, observed, memory, now)
         end = outcome(job, observed, view.heard, view.trouble or view.shortage, now)
         return _end(view, end) if end is not None else _go_on(view, world)

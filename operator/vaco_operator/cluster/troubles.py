@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from vaco_operator.cluster.observed import Child, Moment, Observed
 from vaco_operator.cluster.pods import Pod
-from vaco_operator.status import Trouble
+from vaco_operator.status import INVALID_SPEC, Trouble
 
 QUOTA_EXCEEDED: Final = "QuotaExceeded"
 NAME_CONFLICT: Final = "NameConflict"
@@ -22,7 +22,7 @@ PATIENCE_SECONDS: Final = 2.0
 ASK_AGAIN_SECONDS: Final = 10.0
 CRASH_LOOP: Final = "CrashLoopBackOff"
 NOTEWORTHY: Final = frozenset(
-    {QUOTA_EXCEEDED, NAME_CONFLICT, PODS_REFUSED, "Forbidden", "InvalidChild"}
+    {QUOTA_EXCEEDED, NAME_CONFLICT, PODS_REFUSED, INVALID_SPEC, "Forbidden", "InvalidChild"}
 )
 """Reasons that nobody else tells in an event of the job's."""
 

@@ -334,16 +334,16 @@ def test_a_finished_job_whose_spec_cannot_be_read_is_still_cleaned_up():
 # A spec that cannot be read.
 
 
-def test_a_spec_that_cannot_be_read_fails_the_job_by_field_and_cure_and_makes_nothing():
-    scene = Scene(stop={"envStep": 5})
+def test_a_spec_that_cannot_be_read_is_told_by_field_and_cure_and_makes_nothing():
+    scene = Scene(cleanPodPolicy="Some")
     decided = scene.step()
     status = decided.status
-    assert truth(status, "Failed") == ("True", "InvalidSpec")
-    assert "`spec.stop.envStep`" in status.message
-    assert "envSteps" in status.message
-    assert (status.phase, status.completion_time) == ("Failed", None)
+    assert truth(status, "Progressing") == ("False", "InvalidSpec")
+    assert "`spec.cleanPodPolicy`" in status.message
+    assert "Running" in status.message
+    assert (status.phase, status.completion_time) == ("Pending", None)
     assert decided.children == ()
-    assert reasons(decided) == ["Failed"]
+    assert reasons(decided) == ["InvalidSpec"]
     assert reasons(scene.look()) == []
 
 
@@ -351,23 +351,33 @@ def test_a_pod_template_that_cannot_be_merged_is_told_likewise():
     containers = [{"image": "no name"}]
     scene = Scene(learner={"podTemplate": {"spec": {"containers": containers}}})
     status = scene.step().status
-    assert truth(status, "Failed") == ("True", "InvalidSpec")
+    assert truth(status, "Progressing") == ("False", "InvalidSpec")
     assert "spec.learner.podTemplate" in status.message
 
 
 def test_what_runs_is_left_alone_and_the_job_goes_on_when_its_spec_is_mended():
-    scene = Scene(startDeadlineSeconds=60).running()
+    scene = Scene(startDeadlineSeconds=60, activeDeadlineSeconds=2000).running()
     before = dict(scene.job["spec"])
-    scene.after(1000).change(novelty=1)
+    scene.after(1000).change(cleanPodPolicy="Some")
     decided = scene.step()
     assert (decided.patches, decided.deletions, decided.children) == ((), (), ())
-    assert truth(decided.status, "Failed") == ("True", "InvalidSpec")
+    assert truth(decided.status, "Progressing") == ("False", "InvalidSpec")
+    assert truth(decided.status, "Failed")[0] == "False"
+    assert decided.status.phase == "Running"
     scene.job["spec"] = before
-    status = scene.after(1000).step().status
-    assert truth(status, "Failed") == ("False", "NotFailed")
-    assert status.phase == "Starting"
-    scene.hear(version=6)
-    assert scene.step().status.phase == "Running"
+    status = scene.after(999).step().status
+    assert status.phase == "Running"
+    assert truth(status, "Progressing")[1] == "NotAnswering"
+    assert truth(scene.after(1).step().status, "Failed") == ("True", "DeadlineExceeded")
+
+
+def test_fields_of_a_newer_definition_do_not_trouble_a_job_whose_operator_is_about_to_be_newer():
+    scene = Scene().running()
+    scene.change(novelty=1, task={"novelty": {"a": 1}})
+    scene.change(policy={"network": {"type": "mlp", "novelty": [2]}, "novelty": 3})
+    decided = scene.look()
+    assert decided.deletions == ()
+    assert truth(decided.status, "Progressing") == ("True", "Training")
 
 
 def test_a_status_of_another_version_is_read_as_far_as_it_is_known():
