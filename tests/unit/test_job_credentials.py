@@ -194,3 +194,11 @@ def test_parts_of_a_purpose_cannot_be_mistaken_for_each_other() -> None:
     keys = [{getattr(each, f.name).key for f in fields(each) if f.name in ("learner", "actor")}
             for each in (one, other)]  # fmt: skip
     assert not keys[0] & keys[1]
+
+
+def test_secrets_are_not_shown() -> None:
+    made = derived()
+    shown = repr(made)
+    assert made.token not in shown
+    assert "PRIVATE KEY" not in shown
+    assert "CERTIFICATE" in shown

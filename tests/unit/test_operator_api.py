@@ -108,7 +108,7 @@ def with_api(
         (410, {"reason": "Expired"}, GoneError),
         (400, {}, InvalidError),
         (422, {"reason": "Invalid"}, InvalidError),
-        (401, {}, ForbiddenError),
+        (401, {}, UnavailableError),
         (403, {"message": "no role allows it"}, ForbiddenError),
         (403, {"message": "forbidden: exceeded quota: small, requested: ..."}, QuotaExceededError),
         (429, {}, UnavailableError),

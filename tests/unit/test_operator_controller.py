@@ -120,3 +120,39 @@ def test_a_job_that_is_gone_does_not_come_back() -> None:
         return len(reconciler.looks)
 
     assert asyncio.run(test()) == 1
+
+
+def test_looks_that_wait_for_nothing_let_others_have_their_turn() -> None:
+    class Greedy:
+        """Adds another job at every look, and notes how often others had a turn."""
+
+        def __init__(self, queue: WorkQueue) -> None:
+            self.queue, self.looks, self.turns = queue, 0, 0
+
+        async def reconcile(self, key: JobKey) -> float | None:
+            self.looks += 1
+            if self.looks < 100:
+                self.queue.add(JobKey("ns", str(self.looks)))
+            else:
+                self.queue.close()
+            return None
+
+        async def close(self) -> None:
+            """Nothing to end."""
+
+    async def test() -> Greedy:
+        metrics = Metrics()
+        queue = WorkQueue(metrics.waited)
+        greedy = Greedy(queue)
+        stores = Stores.make(queue.add)
+        controller = Controller(greedy, queue, stores.vaco_jobs, 3600.0, metrics)
+        queue.add(KEY)
+        working = asyncio.create_task(controller.run(1))
+        while not working.done():
+            greedy.turns += 1
+            await asyncio.sleep(0)
+        return greedy
+
+    greedy = asyncio.run(test())
+    assert greedy.looks == 100
+    assert greedy.turns >= 100

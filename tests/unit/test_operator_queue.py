@@ -175,3 +175,21 @@ def test_what_waited_is_measured(workers: int) -> None:
     asyncio.run(test())
     assert len(waits) == workers
     assert all(0 <= wait < BOUND_SECONDS for wait in waits)
+
+
+def test_a_nudge_does_not_shorten_the_wait_after_a_failure() -> None:
+    async def test(queue: WorkQueue) -> None:
+        queue.add(A)
+        assert await queue.take() == A
+        queue.retry(A, at_least=BOUND_SECONDS)
+        queue.done(A)
+        queue.nudge(A)
+        assert len(queue) == 0
+        queue.add(A)
+        assert await queue.take() == A
+        queue.forget(A)
+        queue.done(A)
+        queue.nudge(A)
+        assert len(queue) == 1
+
+    run(test)

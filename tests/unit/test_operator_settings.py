@@ -24,7 +24,7 @@ NEEDED = {
 def test_settings_come_from_flags_and_the_environment_and_a_flag_wins() -> None:
     environment = NEEDED | {
         "VACO_OPERATOR_WORKERS": "8",
-        "VACO_OPERATOR_WATCH_NAMESPACES": "a,b",
+        "VACO_OPERATOR_WATCH_NAMESPACES": "a, b",
         "VACO_OPERATOR_RESYNC_PERIOD": "60",
     }
     settings = read_settings(["--workers=2", "--kubeconfig", "/k"], environment)

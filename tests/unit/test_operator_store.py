@@ -89,7 +89,7 @@ def test_what_others_changed_before_a_write_of_ones_own_is_told_all_the_same() -
     told.clear()
     # The watch broke before it told of 4; the list has 5, which is one's own.
     configs.put(document("one", 7))
-    configs.restate(document("one", 7))
+    configs.restate(document("one", 7), "7")
     assert told == [JOB]
 
 
@@ -117,14 +117,14 @@ def test_a_list_finds_deletions_in_its_own_namespace_only() -> None:
         configs.told(each)
     told.clear()
 
-    configs.restate(document("kept", 1))
-    configs.keep_only("ns", {("ns", "kept")})
+    configs.restate(document("kept", 1), "5")
+    configs.keep_only("ns", {("ns", "kept")}, "5")
 
     assert told == [JOB]
     assert configs.get("ns", "gone") is None
     assert configs.get("other", "far") is not None
 
-    configs.keep_only("", {("ns", "kept")})
+    configs.keep_only("", {("ns", "kept")}, "6")
     assert configs.get("other", "far") is None
     assert told == [JOB, JobKey("other", "distant")]
 
@@ -134,11 +134,29 @@ def test_a_list_holds_even_when_versions_begin_again() -> None:
     configs.told(document("one", 900, data={"a": "lost with the backup"}))
     told.clear()
 
-    configs.restate(document("one", 7, data={"a": "restored"}))
+    configs.restate(document("one", 7, data={"a": "restored"}), "8")
     found = configs.get("ns", "one")
     assert found is not None
     assert found["data"] == {"a": "restored"}
     assert told == [JOB]
+
+
+def test_what_was_written_since_a_list_was_made_stays() -> None:
+    configs, _ = store()
+    configs.told(document("one", 3, data={"a": "before"}))
+    configs.put(document("one", 10, data={"a": "ours"}))
+    configs.put(document("made", 11))
+
+    configs.restate(document("one", 3, data={"a": "before"}), "9")
+    configs.keep_only("ns", {("ns", "one")}, "9")
+
+    found = configs.get("ns", "one")
+    assert found is not None
+    assert found["data"] == {"a": "ours"}
+    assert ("ns", "made") in configs
+
+    configs.keep_only("ns", {("ns", "one")}, "12")
+    assert ("ns", "made") not in configs
 
 
 def test_an_object_that_changes_its_job_tells_both() -> None:

@@ -132,7 +132,8 @@ class KubeApi:
             body=body,
             content_type=APPLY,
             subresource=subresource,
-            repeat_conflict="resourceVersion" not in metadata,
+            # Another uid is another object, and stays so.
+            repeat_conflict=not {"resourceVersion", "uid"} & metadata.keys(),
         )
 
     async def patch(

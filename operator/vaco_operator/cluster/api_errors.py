@@ -59,7 +59,7 @@ class InvalidError(ApiError):
 
 
 class ForbiddenError(ApiError):
-    """403 (or 401): a role, an admission policy or a namespace that is going away forbids it."""
+    """403: a role, an admission policy or a namespace that is going away forbids it."""
 
 
 class QuotaExceededError(ForbiddenError):
@@ -67,7 +67,11 @@ class QuotaExceededError(ForbiddenError):
 
 
 class UnavailableError(ApiError):
-    """The server could not answer, however often it was asked: 429, 5xx, or no answer at all."""
+    """The server could not answer, however often it was asked: 429, 5xx, or no answer at all.
+
+    Also 401: it does not know the operator (any more), whose token somebody renews. That is no
+    trouble of the job that the request was about.
+    """
 
 
 def api_error(
@@ -92,9 +96,10 @@ def api_error(
 def _kind(status: int, reason: str, message: str) -> type[ApiError]:
     if status == HTTPStatus.CONFLICT:
         return AlreadyExistsError if reason == "AlreadyExists" else ConflictError
-    if status in (HTTPStatus.FORBIDDEN, HTTPStatus.UNAUTHORIZED):
+    if status == HTTPStatus.FORBIDDEN:
         return QuotaExceededError if "exceeded quota" in message else ForbiddenError
-    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    passing = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
+    if status in passing or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return UnavailableError
     kinds: dict[int, type[ApiError]] = {
         HTTPStatus.NOT_FOUND: NotFoundError,

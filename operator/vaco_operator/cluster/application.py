@@ -120,7 +120,7 @@ class _Operator:
             api=self._api,
             stores=self._stores,
             recorder=recorder,
-            wake=self._queue.add,
+            wake=self._queue.nudge,
         )
         async with _beside(self._election.hold()):
             async with _beside(recorder.run()):

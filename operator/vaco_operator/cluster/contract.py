@@ -45,7 +45,8 @@ class Surroundings:
         api: writes are fenced: after the Lease was lost the next one ends the process.
         stores: what is watched; they are in step with the API server before the first reconcile.
         recorder: of events.
-        wake: have a job reconciled soon, because something outside of the API server happened.
+        wake: have a job reconciled soon, because something outside of the API server happened; it
+            does not shorten the wait after a failure.
 
     """
 

@@ -64,6 +64,8 @@ class Controller:
                     await self._look(key)
             finally:
                 self._queue.done(key)
+            # A look that wrote nothing waited for nothing either: the Lease's turn, and the probes'.
+            await asyncio.sleep(0)
 
     async def _look(self, key: JobKey) -> None:
         began = time.monotonic()

@@ -14,7 +14,7 @@ get renewed files at different moments.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -46,7 +46,7 @@ class KeyPair:
     """A certificate and its key, both PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Credentials:
     learner: KeyPair
     actor: KeyPair
     operator: KeyPair
-    token: str
+    token: str = field(repr=False)
 
 
 def new_root_key() -> bytes:

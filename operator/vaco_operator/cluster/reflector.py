@@ -78,7 +78,10 @@ class Reflector:
         self.name = f"{store.resource.plural} of {namespace or 'all namespaces'}"
 
     def silent_for(self) -> float:
-        """Return for how many seconds the server has said nothing to this reflector."""
+        """Return for how many seconds this reflector has neither heard anything nor tried to.
+
+        One that tries in vain is not stuck: a restart of the operator would not help it.
+        """
         return time.monotonic() - self._heard
 
     async def run(self) -> NoReturn:
@@ -97,8 +100,7 @@ class Reflector:
     def _failed(self, error: ApiError) -> tuple[str, float]:
         """Take note of a failure; returns its name, and the seconds to wait."""
         self._failures += 1
-        if error.status:
-            self._heard = time.monotonic()
+        self._heard = time.monotonic()
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._failures - 1, 10))
         delay = max(delay * random.uniform(0.5, 1.0), error.retry_after or 0.0)  # noqa: S311
         expired = isinstance(error, GoneError)
@@ -116,9 +118,9 @@ class Reflector:
             self._heard = time.monotonic()
             version = page["metadata"]["resourceVersion"]
             for document in page["items"]:
-                self._store.restate(document)
+                self._store.restate(document, version)
                 places.add((document["metadata"]["namespace"], document["metadata"]["name"]))
-        self._store.keep_only(self._namespace, places)
+        self._store.keep_only(self._namespace, places, version)
         self._version = version
         _LOG.debug("listed %s: %d at version %s", self.name, len(places), version)
         self.synced.set()

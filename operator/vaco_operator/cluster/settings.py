@@ -117,7 +117,7 @@ def read_settings(
     """
     given = vars(_parser(environment).parse_args(arguments))
     for name in ("watch_namespaces", "image_pull_secrets"):
-        given[name] = tuple(part for part in given[name].split(",") if part)
+        given[name] = tuple(part.strip() for part in given[name].split(",") if part.strip())
     for name in ("address_file", "kubeconfig"):
         given[name] = Path(given[name]) if given[name] else None
     given["identity"] = given["identity"] or f"{socket.gethostname()}_{secrets.token_hex(4)}"

@@ -68,7 +68,7 @@ class World:
     """What a plan knows beside the job: the operator's settings, and the root of credentials."""
 
     settings: Settings
-    root_key: bytes
+    root_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

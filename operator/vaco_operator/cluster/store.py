@@ -62,6 +62,7 @@ class Store:
         self.resource = resource
         self._on_change = on_change
         self._entries: dict[tuple[str, str], _Entry] = {}
+        self._told_version = 0
         self._of_job: dict[JobKey, set[str]] = {}
 
     def __len__(self) -> int:
@@ -98,6 +99,7 @@ class Store:
     def told(self, document: Document) -> None:
         """Take what a watch told, unless a newer one is known."""
         entry = self._entry(document)
+        self._told_version = max(self._told_version, entry.version)
         known = self._entries.get(_place(document))
         if known is not None and known.version == entry.version:
             return
@@ -112,26 +114,45 @@ class Store:
         if known is not None and known.version <= _version(document):
             self._unset(_place(document))
 
-    def restate(self, document: Document) -> None:
-        """Take an object out of a list, which holds whatever was known before.
+    def restate(self, document: Document, version: str) -> None:
+        """Take an object out of a list of this version, which holds whatever was known before.
 
         So it does after etcd was restored from a backup, when versions begin again at a lower one.
+        Only what a reconcile has written since the list was made stays.
         """
+        if self._is_since(_place(document), int(version)):
+            return
         entry = self._entry(document)
         # One of our own writes is never equal: what was changed before it may not have been seen.
         if self._entries.get(_place(document)) != entry:
             self._set(_place(document), entry)
             self._tell(entry.job)
 
-    def keep_only(self, namespace: str, places: Collection[tuple[str, str]]) -> None:
-        """Forget what a list of `namespace` (empty: of the whole cluster) did not have any more."""
+    def keep_only(self, namespace: str, places: Collection[tuple[str, str]], version: str) -> None:
+        """Forget what a list of `namespace` (empty: of the whole cluster) did not have any more.
+
+        Args:
+            namespace: listed.
+            places: what the list had.
+            version: of the list; what a reconcile has made since stays.
+
+        """
         gone = [
             place
             for place in self._entries
-            if place not in places and (not namespace or place[0] == namespace)
+            if place not in places
+            and (not namespace or place[0] == namespace)
+            and not self._is_since(place, int(version))
         ]
         for place in gone:
             self._unset(place)
+        self._told_version = int(version)
+
+    def _is_since(self, place: tuple[str, str], version: int) -> bool:
+        """Whether what is known is a write of ours that a list of this version cannot have."""
+        known = self._entries.get(place)
+        # A list from before what was told already is one of a restored etcd, which holds.
+        return known is not None and known.own and known.version > version >= self._told_version
 
     def _entry(self, document: Document, *, own: bool = False) -> _Entry:
         text = json.dumps(trim(self.resource, document), separators=(",", ":")).encode()

@@ -58,6 +58,11 @@ class WorkQueue:
             self._ready[key] = self._loop.time()
             self._order.put_nowait(key)
 
+    def nudge(self, key: JobKey) -> None:
+        """Have a job looked at, unless it failed and is to be left alone for a while."""
+        if key not in self._failures:
+            self.add(key)
+
     def later(self, key: JobKey, seconds: float) -> None:
         """Have a job looked at after so long; of two timers of a job, the earlier one stays."""
         if self._closed:
