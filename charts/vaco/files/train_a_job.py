@@ -65,11 +65,11 @@ def find(job: Document) -> Document | None:
 
 
 def delete(job: Document, deadline: float) -> None:
-    """Delete the job, if there is one, and wait until it is gone."""
+    """Delete the job, if there is one, and wait until it is gone; its pods follow."""
     while find(job) is not None and time.monotonic() < deadline:
         try:
             path = f"{collection(job)}/{job['metadata']['name']}"
-            call("DELETE", path, {"propagationPolicy": "Foreground"})
+            call("DELETE", path, {"propagationPolicy": "Background"})
         except urllib.error.HTTPError as error:
             if error.code != NOT_FOUND:
                 raise
