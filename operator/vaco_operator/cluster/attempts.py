@@ -4,24 +4,22 @@ A Job's pod template can never change. When the job's spec asks for another one,
 with its pod first, which checkpoints; when nothing of it is left, the next attempt is made. Two
 learners never run at once: the next Job waits for pods of the one before, whoever deleted it. A pod
 on a node that died says nothing any more and would be waited for forever; when its grace is long
-over, it is declared dead.
+over, it is declared dead (whoever deletes it without any grace does no more than to hurry: its Job
+holds on to a pod until it has ended).
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Literal
 
 from vaco.job import VACOJob
 
+from vaco_operator.cluster.leaving import STUCK_SECONDS, Leaving, stuck_in
 from vaco_operator.cluster.manifests.pod import live_spec_hash
 from vaco_operator.cluster.manifests.spec_hash import spec_hash
 from vaco_operator.cluster.observed import LearnerJob, Observed
 from vaco_operator.cluster.pods import Pod
 from vaco_operator.cluster.resources import JOBS, PODS
 from vaco_operator.cluster.steps import Deletion, Patch
-
-STUCK_SECONDS: Final = 60.0
-"""A pod that is there for so long after its grace is over will not go by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +61,20 @@ def restarts(observed: Observed) -> int:
     return max(known, batch.died_before + batch.failed - last)
 
 
-def clearing(observed: Observed, now: datetime) -> tuple[list[Patch], list[Deletion]]:
+def clearing(observed: Observed, since: Leaving, now: float) -> tuple[list[Patch], list[Deletion]]:
     """Return what removes pods that nobody else removes any more."""
     patches, deletions = [], []
-    for pod in (*observed.learner_pods, *observed.former_pods, *observed.actor_pods):
-        if pod.gone_by is None or pod.forced or stuck_in(pod, now) > 0:
+    for pod in observed.pods:
+        if stuck_in(pod, since, now) > 0:
             continue
         if not pod.over:
-            # Its Job holds on to the pod until it has ended. Kubernetes does the same to pods of
-            # nodes that were removed.
+            # Kubernetes does the same to pods of nodes that were removed.
             patches.append(Patch(PODS, pod.name, _declared_dead(pod), "status", applied=True))
-        deletions.append(Deletion(PODS, pod.name, pod.uid, grace_seconds=0))
+        if pod.grace:
+            deletions.append(Deletion(PODS, pod.name, pod.uid, grace_seconds=0))
     # Whoever deleted their Job and orphaned them wanted them gone from there, not from here.
     orphans = [
-        pod
-        for pod in observed.former_pods
-        if not pod.owner and not pod.over and pod.gone_by is None
+        pod for pod in observed.former_pods if not pod.owner and not pod.over and pod.grace is None
     ]
     deletions += [Deletion(PODS, pod.name, pod.uid) for pod in orphans]
     return patches, deletions
@@ -87,12 +83,6 @@ def clearing(observed: Observed, now: datetime) -> tuple[list[Patch], list[Delet
 def replacement(name: str, batch: LearnerJob) -> Deletion:
     """Return what makes room for the next attempt: the pod goes first, and then the Job."""
     return Deletion(JOBS, name, batch.uid, "Foreground")
-
-
-def stuck_in(pod: Pod, now: datetime) -> float:
-    """Return the seconds until a pod that was told to go counts as stuck."""
-    assert pod.gone_by is not None  # noqa: S101 - asked only of pods that were told to go
-    return (pod.gone_by + timedelta(seconds=STUCK_SECONDS) - now).total_seconds()
 
 
 def _is_outdated(job: VACOJob, batch: LearnerJob) -> bool:

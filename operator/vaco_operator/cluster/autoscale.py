@@ -99,7 +99,7 @@ def _is_request(job: VACOJob, status: VACOJobStatus | None, scaler: Scaler) -> b
 def _ready(observed: Observed, answering: Heard | None) -> int:
     if answering is None:
         return 0
-    alive = {pod.name for pod in observed.actor_pods if pod.gone_by is None and not pod.over}
+    alive = {pod.name for pod in observed.actor_pods if pod.grace is None and not pod.over}
     connected = {actor.actor_id for actor in answering.status.actors if actor.connected}
     return len(alive & connected)
 

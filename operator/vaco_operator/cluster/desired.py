@@ -133,7 +133,7 @@ def next_issue(job: VACOJob, observed: Observed, issued: Issued, now: Moment) ->
 
 def _somebody_waits(observed: Observed) -> bool:
     pods = (*observed.learner_pods, *observed.actor_pods)
-    return any(not pod.started and pod.gone_by is None for pod in pods)
+    return any(not pod.started and pod.grace is None for pod in pods)
 
 
 def _with_history(document: Document, batch: LearnerJob | None, observed: Observed) -> Document:

@@ -15,17 +15,19 @@ from typing import Any
 from vaco.job import VACOJobStatus
 
 from vaco_operator.cluster import attempts
+from vaco_operator.cluster.leaving import Leaving, appointments
 from vaco_operator.cluster.observed import Moment, Observed
 from vaco_operator.cluster.resources import DEPLOYMENTS, JOBS, PODS, VACO_JOBS, Document
-from vaco_operator.cluster.steps import Deletion, Patch, Plan
+from vaco_operator.cluster.steps import Deletion, Memory, Patch, Plan
 
 
-def after_the_end(job: Document, observed: Observed, now: Moment) -> Plan:
+def after_the_end(job: Document, observed: Observed, memory: Memory, now: Moment) -> Plan:
     """Plan what is left to do for a job whose status says that it has ended.
 
     Args:
         job: the VACOJob as the API has it; its spec need not be one that we could read.
         observed: what there is of it.
+        memory: what the plan before left, and who is leaving now.
         now: the time.
 
     """
@@ -33,16 +35,24 @@ def after_the_end(job: Document, observed: Observed, now: Moment) -> Plan:
     left = _time_to_live(spec.get("ttlSecondsAfterFinished"), observed.status, now.wall)
     if left is not None and left <= 0:
         gone = Deletion(VACO_JOBS, metadata["name"], metadata["uid"])
-        return Plan(deletions=(gone,))
-    patches, deletions = tidying(spec.get("cleanPodPolicy", "Running"), observed, now.wall)
-    return Plan(patches=patches, deletions=deletions, requeue_after=left)
+        return Plan(deletions=(gone,), memory=memory)
+    policy = spec.get("cleanPodPolicy", "Running")
+    patches, deletions = tidying(policy, observed, memory.leaving, now.monotonic)
+    due = list(appointments(observed, memory.leaving, now.monotonic))
+    due += [] if left is None else [left]
+    return Plan(
+        patches=patches,
+        deletions=deletions,
+        memory=memory,
+        requeue_after=min(due, default=None),
+    )
 
 
 def tidying(
-    policy: str, observed: Observed, now: datetime
+    policy: str, observed: Observed, since: Leaving, now: float
 ) -> tuple[tuple[Patch, ...], tuple[Deletion, ...]]:
     """Return what ends the pods of a job that has ended."""
-    patches, deletions = attempts.clearing(observed, now)
+    patches, deletions = attempts.clearing(observed, since, now)
     deployment, batch = observed.actors, observed.learner_job
     if deployment is not None and deployment.replicas and policy != "None":
         name = deployment.document["metadata"]["name"]
@@ -53,7 +63,7 @@ def tidying(
         patches.append(Patch(JOBS, name, {"spec": {"suspend": True}}))
     if policy == "All":
         over = [pod for pod in (*observed.learner_pods, *observed.former_pods) if pod.over]
-        deletions += [Deletion(PODS, pod.name, pod.uid) for pod in over if pod.gone_by is None]
+        deletions += [Deletion(PODS, pod.name, pod.uid) for pod in over if pod.grace is None]
     return tuple(patches), tuple(deletions)
 
 

@@ -163,8 +163,13 @@ class Observed:
     @property
     def learner(self) -> Pod | None:
         """The learner's newest pod that has not ended and is not told to."""
-        alive = [pod for pod in self.learner_pods if not pod.over and pod.gone_by is None]
+        alive = [pod for pod in self.learner_pods if not pod.over and pod.grace is None]
         return max(alive, key=lambda pod: (pod.created, pod.name), default=None)
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """All pods."""
+        return (*self.learner_pods, *self.former_pods, *self.actor_pods)
 
     @property
     def learners_left(self) -> tuple[Pod, ...]:

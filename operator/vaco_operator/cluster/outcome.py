@@ -146,5 +146,5 @@ def _actors_die(job: VACOJob, observed: Observed, heard: Heard | None) -> Outcom
 
 def _dead(pods: Iterable[Pod]) -> Iterable[Pod]:
     """Those that are not ready and have ended before, unless they were told to go."""
-    dead = [pod for pod in pods if pod.gone_by is None and not pod.ready and pod.ended]
+    dead = [pod for pod in pods if pod.grace is None and not pod.ready and pod.ended]
     return sorted(dead, key=lambda pod: pod.name)

@@ -21,6 +21,7 @@ from vaco_operator.cluster import attempts, autoscale, labels, troubles
 from vaco_operator.cluster.desired import desired_children, issue, issued_now, next_issue
 from vaco_operator.cluster.ending import after_the_end, tidying
 from vaco_operator.cluster.hearing import BELIEVED_SECONDS, Heard, answering, listen
+from vaco_operator.cluster.leaving import appointments, grace_left, leaving
 from vaco_operator.cluster.observed import Child, Moment, Observed
 from vaco_operator.cluster.outcome import active_deadline, is_finished, outcome, start_deadline
 from vaco_operator.cluster.pods import DELETION_COST
@@ -70,8 +71,9 @@ def plan(document: Document, observed: Observed, memory: Memory, now: Moment, wo
     """
     if "deletionTimestamp" in document["metadata"]:
         return Plan(memory=memory)
+    memory = replace(memory, leaving=leaving(observed, memory.leaving, now.monotonic))
     if is_finished(observed.status):
-        return after_the_end(document, observed, now)
+        return after_the_end(document, observed, memory, now)
     try:
         job = read_job(document)
         view = _look(job, observed, memory, now)
@@ -118,7 +120,9 @@ def _misfit(
 def _end(view: _View, end: Outcome) -> Plan:
     seen = replace(_seen(view, _attempt_made(view, ())), outcome=end, ready=0)
     status = job_status(view.job, seen, view.observed.status, view.now.wall)
-    patches, deletions = tidying(view.job.spec.clean_pod_policy, view.observed, view.now.wall)
+    patches, deletions = tidying(
+        view.job.spec.clean_pod_policy, view.observed, view.memory.leaving, view.now.monotonic
+    )
     return Plan(
         patches=patches,
         deletions=deletions,
@@ -130,7 +134,7 @@ def _end(view: _View, end: Outcome) -> Plan:
 
 def _go_on(view: _View, world: World) -> Plan:
     job, observed, memory, now = view.job, view.observed, view.memory, view.now
-    patches, deletions = attempts.clearing(observed, now.wall)
+    patches, deletions = attempts.clearing(observed, memory.leaving, now.monotonic)
     patches += [_cost(name, cost) for name, cost in view.scale.costs.items()]
     if view.attempt.step == "replace" and observed.learner_job is not None:
         name = labels.ChildNames.of(job.metadata.name).learner
@@ -207,13 +211,13 @@ def _learner_rests(view: _View) -> bool:
     """Whether the learner shall have no pod: a suspended job's, once its actors have drained."""
     if not view.job.spec.suspend:
         return False
-    observed, now = view.observed, view.now.wall
+    observed, since, now = view.observed, view.memory.leaving, view.now.monotonic
     batch, deployment = observed.learner_job, observed.actors
     if batch is not None and batch.suspended:
         return True
     if deployment is not None and deployment.replicas:
         return False
-    return all(pod.gone_by is not None and pod.gone_by <= now for pod in observed.actors_left)
+    return all(grace_left(pod, since, now) <= 0 for pod in observed.actors_left)
 
 
 def _is_suspended(view: _View) -> bool:
@@ -305,10 +309,7 @@ def _appointments(view: _View, memory: Memory) -> Iterator[float]:
         )
         if left is not None
     )
-    for pod in (*observed.learners_left, *observed.actors_left):
-        if pod.gone_by is not None:
-            left = (pod.gone_by - now.wall).total_seconds()
-            yield left if left > 0 else attempts.stuck_in(pod, now.wall)
+    yield from appointments(observed, memory.leaving, now.monotonic)
     if view.voice is not None:
         yield view.voice.at + BELIEVED_SECONDS - now.monotonic
     if view.scale.costs:

@@ -58,8 +58,7 @@ class Pod:
         ready: whether its Ready condition holds.
         ip: its address; empty: none yet.
         created: when it was made.
-        gone_by: when its grace is over, if it was told to go.
-        forced: whether it was told to go without any grace.
+        grace: seconds that it may stay since it was told to go; None: it was not told.
         restarts: of its container.
         ended: how its container ended last; None: it never did.
         hindrance: why its container does not start, as (reason, message).
@@ -75,8 +74,7 @@ class Pod:
     ready: bool
     ip: str
     created: datetime
-    gone_by: datetime | None
-    forced: bool
+    grace: float | None
     restarts: int
     ended: Exit | None
     hindrance: tuple[str, str] | None
@@ -109,8 +107,7 @@ class Pod:
             ready=conditions.get("Ready", {}).get("status") == "True",
             ip=status.get("podIP", ""),
             created=parse_time(metadata["creationTimestamp"]),
-            gone_by=parse_time(deleted) if deleted else None,
-            forced=metadata.get("deletionGracePeriodSeconds") == 0,
+            grace=metadata.get("deletionGracePeriodSeconds", 0) if deleted else None,
             restarts=int(state.get("restartCount", 0)),
             ended=_ended(state),
             hindrance=_hindrance(conditions, _all_states(status)),

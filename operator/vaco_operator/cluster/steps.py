@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple, TypeAlias
 from vaco.job import VACOJobStatus
 
 from vaco_operator.cluster.hearing import Heard
+from vaco_operator.cluster.leaving import Leaving
 from vaco_operator.cluster.resources import Document, Resource
 from vaco_operator.cluster.settings import Settings
 from vaco_operator.cluster.troubles import Complaint, Inquiry, Refusal
 from vaco_operator.cluster.victims import Marking
 from vaco_operator.scaler import Scaler
-
 
 Basis: TypeAlias = tuple[Hashable, ...]
 """What the children of a job follow from."""
@@ -82,6 +82,7 @@ class Memory:
         issued: the credentials that were applied.
         refusal: the child that the API server would not take; None: it took all of them.
         complaint: why the learner's Job makes no pod.
+        leaving: since when pods have been seen to go.
         settled: what the children followed from when all of them were found as they should be.
 
     """
@@ -92,6 +93,7 @@ class Memory:
     issued: Issued | None = None
     refusal: Refusal | None = None
     complaint: Complaint | None = None
+    leaving: Leaving = field(default_factory=dict)
     settled: Basis | None = None
 
 

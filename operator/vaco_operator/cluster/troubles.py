@@ -105,7 +105,7 @@ def of_learner(
 def of_actors(observed: Observed, desired: int) -> Trouble | None:
     """Say what keeps actors from running; None: nothing does."""
     deployment = observed.actors
-    alive = [pod for pod in observed.actor_pods if pod.gone_by is None and not pod.over]
+    alive = [pod for pod in observed.actor_pods if pod.grace is None and not pod.over]
     if deployment is not None and deployment.refused and len(alive) < desired:
         return of_pods_refused(deployment.refused)
     return _of_pods("an actor", alive) or _of_crashes(alive)

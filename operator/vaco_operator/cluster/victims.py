@@ -58,7 +58,7 @@ def unmarked(marking: Marking, pods: Iterable[Pod]) -> dict[str, int]:
 
 
 def _alive(pods: Iterable[Pod]) -> list[Pod]:
-    return [pod for pod in pods if pod.gone_by is None and not pod.over]
+    return [pod for pod in pods if pod.grace is None and not pod.over]
 
 
 def _rank(

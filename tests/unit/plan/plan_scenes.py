@@ -144,6 +144,7 @@ class Scene:
             seconds = 30 if grace is None else grace
             gone_by = written(self.now.wall + timedelta(seconds=seconds))
             document["metadata"].setdefault("deletionTimestamp", gone_by)
+            document["metadata"].setdefault("deletionGracePeriodSeconds", seconds)
             self.put(document)
         else:
             self.remove(kind, name)

@@ -99,6 +99,7 @@ def test_a_pod_of_an_earlier_job_of_the_same_name_is_not_ours():
 def test_case_15_a_learner_on_a_dead_node_is_declared_dead_a_minute_after_its_grace():
     scene = Scene().running()
     scene.delete("Pod", "pole-learner-a", 120)
+    scene.step()
     decided = scene.after(179).look()
     assert (decided.patches, decided.deletions) == ((), ())
     assert decided.requeue_after <= 1
@@ -111,13 +112,37 @@ def test_case_15_a_learner_on_a_dead_node_is_declared_dead_a_minute_after_its_gr
     assert (deletion.name, deletion.grace_seconds) == ("pole-learner-a", 0)
 
 
-def test_case_15_a_pod_is_forced_to_go_once():
+def test_case_15_a_pod_that_somebody_forced_to_go_is_declared_dead_once_and_not_deleted_again():
+    """Its Job's finalizer keeps it, and says nothing while the pod has not ended."""
     scene = Scene().running()
-    scene.delete("Pod", "pole-actors-0", 40)
-    pod = scene.document("Pod", "pole-actors-0")
+    scene.delete("Pod", "pole-learner-a", 40)
+    pod = scene.document("Pod", "pole-learner-a")
     pod["metadata"]["deletionGracePeriodSeconds"] = 0
     scene.put(pod)
-    assert scene.after(1000).look().deletions == ()
+    scene.step()
+    decided = scene.after(59).step()
+    assert (decided.patches, decided.deletions) == ((), ())
+    assert decided.requeue_after == pytest.approx(1)
+    decided = scene.after(1).step()
+    (patch,) = decided.patches
+    assert patch.change["status"]["phase"] == "Failed"
+    assert decided.deletions == ()
+    decided = scene.after(1).look()
+    assert (decided.patches, decided.deletions) == ((), ())
+    assert decided.requeue_after > 1
+
+
+def test_case_15_a_grace_is_over_by_the_operators_own_count_whatever_the_clocks_say():
+    scene = Scene().running()
+    pod = scene.document("Pod", "pole-learner-a")
+    pod["metadata"] |= {
+        "deletionTimestamp": "2026-01-31T10:00:00Z",
+        "deletionGracePeriodSeconds": 120,
+    }
+    scene.put(pod)
+    scene.step()
+    assert scene.after(179).step().patches == ()
+    assert len(scene.after(1).step().patches) == 1
 
 
 def test_case_11_a_learner_that_died_is_counted_and_told_and_the_job_still_runs():

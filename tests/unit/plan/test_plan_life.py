@@ -66,6 +66,7 @@ def test_case_20_an_actor_that_does_not_leave_is_waited_for_no_longer_than_its_g
     scene.change(suspend=True).step()
     scene.delete("Pod", "pole-actors-0", 40)
     scene.delete("Pod", "pole-actors-1", 40)
+    scene.step()
     decided = scene.after(39).step()
     assert applied(decided, "Job")["spec"]["suspend"] is False
     assert decided.requeue_after == pytest.approx(1)
