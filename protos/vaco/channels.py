@@ -15,6 +15,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -64,6 +65,21 @@ def server_options() -> tuple[tuple[str, int], ...]:
         # Two servers on one port would each get some of the actors.
         ("grpc.so_reuseport", 0),
     )
+
+
+@cache
+def hold_event_engine() -> grpc.Channel:
+    """Keep gRPC's event engine until the process ends; for whoever makes secure channels.
+
+    Otherwise it ends with the last channel or server. Whoever closes that one holds Python's lock
+    and waits for the engine's threads, and one of them may wait for the lock, to let go of a
+    token or to ask for certificates: the whole process freezes (grpc/grpc#42247).
+
+    Returns:
+        A channel that is never used.
+
+    """
+    return grpc.insecure_channel("unix:nobody", options=CHANNEL_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +300,7 @@ class _BearerToken(grpc.AuthMetadataPlugin):
 
 
 def _channel_credentials(security: Security) -> grpc.ChannelCredentials:
+    hold_event_engine()
     chain, key = security.load_pair()
     tls = grpc.ssl_channel_credentials(security.load_authority(), key, chain)
     token = grpc.metadata_call_credentials(_BearerToken(security), name="token")
@@ -291,6 +308,7 @@ def _channel_credentials(security: Security) -> grpc.ChannelCredentials:
 
 
 def _server_credentials(security: Security) -> grpc.ServerCredentials:
+    hold_event_engine()
     source = _CertificateSource(security)
     return grpc.dynamic_ssl_server_credentials(
         source.load(),

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc import aio
-from vaco.channels import CHANNEL_OPTIONS
+from vaco.channels import CHANNEL_OPTIONS, hold_event_engine
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1.learner_pb2_grpc import LearnerServiceStub
 
@@ -35,6 +35,7 @@ from vaco_operator.cluster.labels import GRPC_PORT
 from vaco_operator.cluster.observed import Answer
 from vaco_operator.cluster.steps import LearnerAddress
 from vaco_operator.cluster.store import JobKey
+from vaco_operator.status import cannot_be_told
 
 if TYPE_CHECKING:
     from vaco.v1.learner_pb2_grpc import LearnerServiceAsyncStub
@@ -47,6 +48,10 @@ ANSWER_SECONDS: Final = 2.0
 FIRST_SECONDS: Final = 0.5
 MAX_SILENCE_SECONDS: Final = 30.0
 """Between two questions to a learner that has never answered: it may start for minutes."""
+SOON_SECONDS: Final = 10.0
+"""Between two questions to one that has answered and does not any more."""
+MAX_ANSWER_BYTES: Final = 1 << 19
+"""Room for the accounts of `MAX_ACTORS` actors; the operator keeps an answer of every job."""
 _MAX_OVERRIDES_BYTES: Final = 1 << 20
 
 
@@ -133,23 +138,36 @@ class LearnerClient:
             async with _channel(target, learner) as channel:
                 stub = LearnerServiceStub(channel)
                 while target == self._target(key, learner):
-                    status = await self._ask(key, stub)
-                    if status is None and key not in self._answers:
+                    status = await self._ask(key, channel, stub)
+                    if status is None:
                         await asyncio.sleep(silence)
-                        silence = min(MAX_SILENCE_SECONDS, 2 * silence)
+                        longest = SOON_SECONDS if key in self._answers else MAX_SILENCE_SECONDS
+                        silence = min(longest, 2 * silence)
                         continue
-                    if status is not None:
-                        self._answers[key] = Answer(status, learner.address.pod, self._clock())
-                        self._wake(key)
+                    silence = FIRST_SECONDS
+                    self._answers[key] = Answer(status, learner.address.pod, self._clock())
+                    self._wake(key)
                     await asyncio.sleep(learner.address.every)
 
-    async def _ask(self, key: JobKey, stub: LearnerServiceAsyncStub) -> pb.GetStatusResponse | None:
-        async with self._slots:
-            try:
-                return await stub.GetStatus(pb.GetStatusRequest(), timeout=ANSWER_SECONDS)
-            except aio.AioRpcError as error:
-                _LOG.debug("%s: no answer: %s %s", key, error.code().name, error.details())
-                return None
+    async def _ask(
+        self, key: JobKey, channel: aio.Channel, stub: LearnerServiceAsyncStub
+    ) -> pb.GetStatusResponse | None:
+        try:
+            # Who cannot be reached takes nobody's turn: a zone that fails has many of them.
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await channel.channel_ready()
+            async with self._slots:
+                status = await stub.GetStatus(pb.GetStatusRequest(), timeout=ANSWER_SECONDS)
+        except TimeoutError:
+            _LOG.debug("%s: no connection", key)
+            return None
+        except aio.AioRpcError as error:
+            _LOG.debug("%s: no answer: %s %s", key, error.code().name, error.details())
+            return None
+        if problem := cannot_be_told(status):
+            _LOG.debug("%s: an answer that is none: %s", key, problem)
+            return None
+        return status
 
     def _target(self, key: JobKey, learner: Acquaintance) -> str:
         ip = learner.address.ip
@@ -165,13 +183,17 @@ class LearnerClient:
 
 
 def _channel(target: str, learner: Acquaintance) -> aio.Channel:
+    hold_event_engine()
     credentials = learner.credentials()
     tls = grpc.ssl_channel_credentials(
         credentials.authorities, credentials.operator.key, credentials.operator.certificate
     )
     token = grpc.access_token_call_credentials(credentials.token)
     # The pod is asked by its address, so that no other attempt's is; it proves its name.
-    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", learner.host))
+    options = dict(CHANNEL_OPTIONS) | {
+        "grpc.ssl_target_name_override": learner.host,
+        "grpc.max_receive_message_length": MAX_ANSWER_BYTES,
+    }
     return aio.secure_channel(
-        target, grpc.composite_channel_credentials(tls, token), options=options
+        target, grpc.composite_channel_credentials(tls, token), options=tuple(options.items())
     )
