@@ -5,6 +5,10 @@ samples: steps that are not valid are left out and the rest is shuffled freely. 
 has to see a column from its first step on: columns are shuffled and run through whole, and the
 steps that are not valid are left out afterwards. Either way the losses see N valid samples, each
 known by its flat index t*B + b.
+
+In bfloat16, the networks' rounding moves a log-density by as much as a small lag does. Actors act
+in float32, so the policy at the start of a phase is looked at in float32, which makes the ratio of
+data without lag exactly 1. What rounding does to each sample there is taken off in the minibatches.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from vaco_policy.policy import Policy
+from vaco_policy.policy import Evaluation, Policy
 
 from vaco_learner.batch import PhaseBatch
 
@@ -27,6 +31,7 @@ class Survey:
     logp_TB: Tensor
     value_TB: Tensor
     next_value_TB: Tensor  # of what really followed each step
+    rounding_TB: Tensor | None  # what minibatches find too much in logp_TB; None: nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class Forward(ABC):
 
     Args:
         policy: the policy.
-        bf16: whether networks compute in bfloat16 (autocast); what comes out is float32 anyway.
+        bf16: whether networks compute minibatches in bfloat16 (autocast); what comes out is float32
+            anyway.
 
     """
 
@@ -55,30 +61,37 @@ class Forward(ABC):
     @torch.no_grad()
     def survey(self, batch: PhaseBatch, parts: int) -> Survey:
         """Evaluate the whole batch, a `parts`-th of its columns at a time to bound memory."""
-        with self._autocast(batch):
-            surveys = [
-                self._survey_columns(batch, columns)
-                for columns in _spans(batch.environments, parts)
-            ]
+        spans = _spans(batch.environments, parts)
+        surveys = [self._survey_columns(batch, columns) for columns in spans]
+        logp_TB = torch.cat([survey.logp_TB for survey in surveys], dim=1)
         return Survey(
-            logp_TB=torch.cat([survey.logp_TB for survey in surveys], dim=1),
+            logp_TB=logp_TB,
             value_TB=torch.cat([survey.value_TB for survey in surveys], dim=1),
             next_value_TB=torch.cat([survey.next_value_TB for survey in surveys], dim=1),
+            rounding_TB=self._rounded_logp(batch, spans) - logp_TB if self._bf16 else None,
         )
 
-    def _survey_columns(self, batch: PhaseBatch, columns: slice) -> Survey:
-        seen = self._policy.evaluate(
+    def _rounded_logp(self, batch: PhaseBatch, spans: list[slice]) -> Tensor:
+        with self._autocast(batch):
+            seen = [self._evaluate_columns(batch, columns).logp for columns in spans]
+        return torch.cat(seen, dim=1)
+
+    def _evaluate_columns(self, batch: PhaseBatch, columns: slice) -> Evaluation:
+        return self._policy.evaluate(
             {name: rows[:, columns].contiguous() for name, rows in batch.observations.items()},
             batch.actions[:, columns],
             {name: state[columns] for name, state in batch.core_state.items()},
             batch.episode_start_T1B[:, columns],
         )
-        value_T1B = seen.value.float()
+
+    def _survey_columns(self, batch: PhaseBatch, columns: slice) -> Survey:
+        seen = self._evaluate_columns(batch, columns)
+        value_T1B = seen.value
         next_value_TB = value_T1B[1:]
         if len(batch.final_steps_N):
             next_value_TB = next_value_TB.clone()
             self._value_finals(batch, columns, seen.states, next_value_TB)
-        return Survey(seen.logp.float(), value_T1B[:-1], next_value_TB)
+        return Survey(seen.logp, value_T1B[:-1], next_value_TB, None)
 
     def _value_finals(
         self,
@@ -98,7 +111,7 @@ class Forward(ABC):
             {name: rows[here_N] for name, rows in batch.final_observations.items()},
             {name: state_TBH[at] for name, state_TBH in states.items()},
         )
-        next_value_TB[at] = value_N.float()
+        next_value_TB[at] = value_N
 
     @abstractmethod
     def minibatches(
@@ -139,7 +152,7 @@ class FeedForward(Forward):
                 },
                 batch.actions.flatten(0, 1).index_select(0, part),
             )
-        return Evaluated(part, seen.logp.float(), seen.entropy.float(), seen.value.float())
+        return Evaluated(part, seen.logp, seen.entropy, seen.value)
 
 
 class Recurrent(Forward):
@@ -166,7 +179,7 @@ class Recurrent(Forward):
         valid_N = batch.valid_TB.index_select(1, part).flatten().nonzero().squeeze(1)
 
         def of_valid(array_TB: Tensor) -> Tensor:
-            return array_TB.float().flatten().index_select(0, valid_N)
+            return array_TB.flatten().index_select(0, valid_N)
 
         return Evaluated(
             index_N=valid_N // len(part) * batch.environments + part[valid_N % len(part)],

@@ -229,8 +229,10 @@ class Updater:
         batch, spec = phase.batch, self._spec
         seen = self._forward.evaluate(batch, part)
         index_N = seen.index_N
+        rounding_TB = phase.start.rounding_TB
+        logp_N = seen.logp_N if rounding_TB is None else seen.logp_N - _at(rounding_TB, index_N)
         logps = Logps(
-            policy_N=seen.logp_N,
+            policy_N=logp_N,
             behaviour_N=_at(batch.behaviour_logp_TB, index_N),
             start_N=_at(phase.start.logp_TB, index_N),
         )

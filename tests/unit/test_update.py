@@ -221,6 +221,8 @@ def acted(policy: Policy, fragment: Fragment) -> Fragment:
         logp = policy.evaluate(
             {n: torch.from_numpy(rows[:-1]) for n, rows in fragment.observations.items()},
             torch.from_numpy(fragment.actions),
+            {n: torch.from_numpy(values) for n, values in fragment.core_state.items()},
+            torch.from_numpy(fragment.episode_start[:-1]),
         ).logp
     return dataclasses.replace(fragment, behaviour_logp=logp.numpy())
 
@@ -497,6 +499,27 @@ def test_bf16_computes_nearly_the_same_and_stays_float32(
     assert half.tv == pytest.approx(plain.tv, rel=0.05)
     assert half.value_loss == pytest.approx(plain.value_loss, rel=0.05)
     assert all(tensor.dtype == torch.float32 for tensor in weights(updaters[1]).values())
+
+
+@pytest.mark.parametrize("core", [None, "gru"])
+def test_bf16_does_not_mistake_rounding_for_lag(
+    training_job: MakeJob, make_fragment: MakeFragment, core: str | None
+) -> None:
+    """A trained policy is sharp: what bfloat16 rounds off its means would look like a TV of .01."""
+    spaces = Spaces({"observation": Box((17,))}, Box((6,)))
+    policy = {"initialLogStd": -1.5, **({"core": {"type": core, "hiddenSize": 8}} if core else {})}
+    job = training_job(
+        policy=policy, learner={"precision": "bf16"}, algorithm={"minibatches": 1, "epochs": 1}
+    )
+    updater = Updater(job, spaces)
+    with torch.no_grad():
+        updater.policy.policy_head.weight.mul_(100)
+    memory = (core, 8) if core else None
+    batch = collate([acted(updater.policy, make_fragment(spaces, 0, 64, 16, memory))])
+    stats = updater.update(batch)
+    assert stats.tv < 1e-4
+    assert stats.rho_max == pytest.approx(1.0, abs=1e-3)
+    assert stats.filtered_share == 0.0
 
 
 # --- statistics ----------------------------------------------------------------------------------
