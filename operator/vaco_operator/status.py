@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
+from pydantic import ValidationError
 from vaco.job import (
     ActorsStatus,
     Condition,
@@ -176,6 +177,19 @@ def unreadable(
     )
 
 
+def cannot_be_told(learner: pb.GetStatusResponse) -> str:
+    """Say what of a learner's answer is out of bounds; empty: all of it is within them.
+
+    The answer comes from an image of the user's, and a number that no status can have would fail
+    every look at the job.
+    """
+    try:
+        _training(VACOJobStatus(), learner)
+    except ValidationError as error:
+        return "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())
+    return ""
+
+
 def _training(before: VACOJobStatus, learner: pb.GetStatusResponse) -> VACOJobStatus:
     ledger, lag = learner.ledger, learner.lag
     return before.model_copy(
@@ -247,7 +261,8 @@ def _message(seen: Observation) -> str:
         return trouble.message
     if seen.suspending:
         return seen.suspending
-    return seen.learner.message if seen.learner is not None and not seen.unavailable else ""
+    heard = seen.learner if not seen.unavailable else None
+    return heard.message[:MAX_MESSAGE] if heard is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -175,6 +176,43 @@ def test_learners_that_hang_keep_nobody_from_being_heard(tmp_path, monkeypatch):
                 rig.follow(name)
             rig.follow("pole")
             await until("it is heard often", lambda: lively.asked > 5)
+
+    run(scenario, tmp_path)
+
+
+def test_learners_that_cannot_be_reached_take_nobodys_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(learner_client, "ANSWER_SECONDS", 2 * SECONDS)
+
+    async def scenario(rig: Rig) -> None:
+        lively = Learner("uid-of-pole")
+        # The kernel takes connections, and nobody ever says a word.
+        with socket.create_server(("127.0.0.1", 0), backlog=512) as dead:
+            async with rig.serving("pole", lively):
+                for name in (f"dead-{i}" for i in range(2 * MAX_AT_ONCE)):
+                    rig.point(name, f"127.0.0.1:{dead.getsockname()[1]}")
+                    rig.follow(name)
+                rig.follow("pole")
+                await until("it is heard often", lambda: lively.asked > 5)
+
+    run(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("spoil", ["lag", "evaluation", "size"])
+def test_an_answer_that_no_status_can_tell_is_none(tmp_path, spoil):
+    async def scenario(rig: Rig) -> None:
+        learner = Learner("uid-of-pole")
+        if spoil == "lag":
+            learner.status.lag.p50 = -1
+        elif spoil == "evaluation":
+            learner.status.evaluation.episodes = 0
+        else:
+            learner.status.message = "x" * (1 << 19)
+        async with rig.serving("pole", learner):
+            rig.follow("pole")
+            await until("it is asked again", lambda: learner.asked > 1)
+            assert rig.client.latest(rig.key("pole")) is None
+            learner.status = pb.GetStatusResponse(job_uid="uid-of-pole", version=7)
+            await until("it is heard", lambda: rig.version("pole") == 7)
 
     run(scenario, tmp_path)
 
