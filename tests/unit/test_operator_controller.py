@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from vaco.errors import UserError
 from vaco_operator.cluster.api_errors import UnavailableError
 from vaco_operator.cluster.contract import Reconciler
 from vaco_operator.cluster.controller import Controller
@@ -84,6 +85,18 @@ def test_a_fault_costs_a_job_its_turn_and_it_comes_back(caplog: pytest.LogCaptur
     assert queue.retries == 1
     assert "a fault of the operator" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_is_wrong_with_the_operators_own_setup_is_said_without_a_trace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def wrong() -> float | None:
+        raise UserError("Secret vaco/root", "holds no key of 32 bytes", "Delete it.")
+
+    reconciler, queue = look([wrong, lambda: None], looks=2)
+    assert (len(reconciler.looks), queue.retries) == (2, 1)
+    assert "`Secret vaco/root`: holds no key of 32 bytes. Delete it." in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def busy() -> float | None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from vaco.errors import UserError
+
 from vaco_operator.cluster.api_errors import ApiError
 from vaco_operator.cluster.contract import Reconciler
 from vaco_operator.cluster.logs import reconciling
@@ -75,6 +77,11 @@ class Controller:
             result = "api_error"
             delay = self._queue.retry(key, error.retry_after or 0.0)
             _LOG.warning("again in %.1f s: %s", delay, error)
+        except UserError as error:
+            # Of the operator's own set-up, which somebody can mend; a job's are in its status.
+            result = "misconfigured"
+            delay = self._queue.retry(key)
+            _LOG.error("again in %.1f s: %s", delay, error)
         except Exception:
             # A fault of ours: it must cost this job its turn, and no other job anything.
             result = "fault"

@@ -17,6 +17,7 @@ from vaco.v1 import learner_pb2 as pb
 from vaco_operator.cluster.observed import Moment, Observed
 from vaco_operator.cluster.pods import Exit, Pod
 from vaco_operator.scaling import Signals
+from vaco_operator.status import cannot_be_told
 
 BELIEVED_SECONDS: Final = 15.0
 """A learner that has not answered for longer is not available; it is asked every 5 s."""
@@ -87,10 +88,11 @@ def ended_learner(observed: Observed) -> Pod | None:
 def last_words(end: Exit) -> pb.GetStatusResponse | None:
     """Read the status that a learner left behind; None: it was killed before it could."""
     try:
-        return json_format.Parse(end.message, pb.GetStatusResponse(), ignore_unknown_fields=True)
+        told = json_format.Parse(end.message, pb.GetStatusResponse(), ignore_unknown_fields=True)
     except json_format.ParseError:
         # Then it is the end of the log, or nothing at all.
         return None
+    return None if cannot_be_told(told) else told
 
 
 def _is_news(said: Heard, heard: Heard | None, observed: Observed) -> bool:
