@@ -62,7 +62,8 @@ def test_lint_has_nothing_to_say(helm: Helm, values: dict[str, Any]) -> None:
     assert "0 chart(s) failed" in told
 
 
-def test_the_unit_tests_pass(chart_programs: None) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("chart_programs")
+def test_the_unit_tests_pass() -> None:
     done = subprocess.run(
         [binary("helm-unittest"), "--strict", "--color=false", str(CHART)],
         capture_output=True, text=True, timeout=120, check=False,
@@ -162,6 +163,28 @@ def test_alerts_fire_when_they_should_and_only_then(helm: Helm, command: str) ->
     done = subprocess.run(
         [binary("promtool"), command, "rules", given],
         cwd=helm.home, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("chart_programs")
+@pytest.mark.parametrize("name", ["job", "operator"])
+def test_the_queries_of_a_dashboard_are_ones(tmp_path: Path, name: str) -> None:
+    board = json.loads((CHART / "files" / "dashboards" / f"{name}.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    assert len(queries) > 15
+    # Whoever checks rules checks queries; Grafana's variables are only text in them.
+    rules = [
+        {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, query in enumerate(queries)
+    ]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": name, "rules": rules}]}))
+
+    done = subprocess.run(
+        [binary("promtool"), "check", "rules", str(path)],
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr

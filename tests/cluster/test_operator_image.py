@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from kube_harness import operator_image
-from kube_harness.errors import Unavailable
+from kube_harness.errors import ClusterError, Unavailable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -52,6 +52,12 @@ def _configuration() -> dict[str, Any]:
 def test_the_operator_starts_in_it(container: str) -> None:
     told = _python(container, "-m", "vaco_operator.cluster", "--help")
     assert "--watch-namespaces" in told
+
+
+def test_outside_of_a_cluster_it_says_what_it_lacks(container: str) -> None:
+    flags = ("--namespace=a", "--learner-image=b", "--actor-image=c", "--kubeconfig=/d")
+    with pytest.raises(ClusterError, match=r"needs the package kubernetes. Install vaco\[operator"):
+        _python(container, "-m", "vaco_operator.cluster", *flags)
 
 
 def test_what_it_has_no_use_for_is_not_in_it(container: str) -> None:

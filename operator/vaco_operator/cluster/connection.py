@@ -113,9 +113,14 @@ class _TokenFile:
 
 @contextlib.asynccontextmanager
 async def _by_kubeconfig(path: Path, context: str) -> AsyncIterator[Connection]:
-    # The official client is heavy: see above.
-    from kubernetes.aio import config
-    from kubernetes.aio.client import Configuration as Found
+    # The official client is heavy: see above. The operator's image does not even have it.
+    try:
+        from kubernetes.aio import config
+        from kubernetes.aio.client import Configuration as Found
+    except ImportError:
+        raise UserError(
+            "--kubeconfig", "needs the package kubernetes", "Install vaco[operator]."
+        ) from None
 
     found = Found()
     # The client writes keys that stand in the file to files of its own, for OpenSSL to read.
