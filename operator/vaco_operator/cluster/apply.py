@@ -11,6 +11,7 @@ and refuses if there is an object of that name: what belongs to somebody else is
 
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from vaco_operator.cluster.api import KubeApi
@@ -21,15 +22,16 @@ from vaco_operator.cluster.api_errors import (
     InvalidError,
     NotFoundError,
     QuotaExceededError,
+    UnavailableError,
 )
 from vaco_operator.cluster.desired import child_of
 from vaco_operator.cluster.observed import Child, Observed
 from vaco_operator.cluster.pods import controller_of
 from vaco_operator.cluster.projection import digest, projection
 from vaco_operator.cluster.resources import SECRETS, Document
-from vaco_operator.cluster.steps import Plan
+from vaco_operator.cluster.steps import Patch, Plan
 from vaco_operator.cluster.store import JobKey, Store, Stores
-from vaco_operator.cluster.troubles import QUOTA_EXCEEDED, name_conflict
+from vaco_operator.cluster.troubles import API_UNAVAILABLE, QUOTA_EXCEEDED, name_conflict
 from vaco_operator.status import Trouble
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ NO_VERSION: Final = "1"
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A child that the API server would not take, and why."""
+    """A child that the API server would not take, change or delete, and why."""
 
     child: Child
     trouble: Trouble
@@ -48,10 +50,18 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a plan: whether anything was written, and the first child refused."""
+    """What became of a plan.
+
+    Attributes:
+        wrote: whether anything was written.
+        refused: what was not, in order.
+        complete: whether all children were tried, or what comes later needs one that was refused.
+
+    """
 
     wrote: bool
-    refused: Refused | None
+    refused: tuple[Refused, ...]
+    complete: bool
 
 
 @dataclass(slots=True)
@@ -84,6 +94,9 @@ class Applier:
     async def carry_out(self, key: JobKey, uid: str, plan: Plan, observed: Observed) -> Done:
         """Patch, delete and apply what a plan says.
 
+        What is refused is for the user or the cluster's owner to mend: a quota, a policy, a webhook
+        that does not answer. It is told, and the rest goes on as far as it can.
+
         Args:
             key: of the job.
             uid: of the job: whose children are its own.
@@ -94,51 +107,58 @@ class Applier:
             ApiError: a request failed for now; what comes after it was not tried.
 
         """
-        wrote = bool(plan.patches or plan.deletions)
-        await self._patch(key, plan)
-        await self._delete(key, plan)
-        first: Refused | None = None
+        refused: list[Refused] = []
+        wrote = await self._patch(key, plan, refused)
+        wrote |= await self._delete(key, plan, refused)
         for document in plan.children:
             child = child_of(document)
             try:
                 wrote |= await self._ensure(key, uid, child, document, observed.live.get(child))
-            except ForbiddenError as error:
-                if _namespace_goes(error):
-                    break
-                refused = Refused(child, _forbidden(error))
-            except InvalidError as error:
-                refused = Refused(child, _invalid(error, child, key))
-            except _TakenError:
-                refused = Refused(child, name_conflict(str(child), key.name))
-            else:
-                continue
-            _LOG.warning("%s: %s was refused: %s", key, child, refused.trouble.message)
-            self._applied.get(key, {}).pop(child, None)
-            first = first or refused
-            if child not in observed.live:
-                # What follows needs it.
-                break
-        return Done(wrote, first)
+            except _REFUSALS as error:
+                trouble = _trouble(error, child, key)
+                if trouble is None:
+                    return Done(wrote, tuple(refused), complete=False)
+                _note(refused, key, child, trouble)
+                self._applied.get(key, {}).pop(child, None)
+                if child not in observed.live:
+                    # What follows needs it.
+                    return Done(wrote, tuple(refused), complete=False)
+        return Done(wrote, tuple(refused), complete=True)
 
-    async def _patch(self, key: JobKey, plan: Plan) -> None:
+    async def _patch(self, key: JobKey, plan: Plan, refused: list[Refused]) -> bool:
+        """Patch; returns whether anything was written, and notes what was refused."""
+        wrote = False
         for patch in plan.patches:
+            child = Child(patch.resource, patch.name)
             try:
-                if patch.applied:
-                    metadata = {"name": patch.name, "namespace": key.namespace}
-                    metadata |= patch.change.get("metadata", {})
-                    document = {**patch.change, "metadata": metadata}
-                    answer = await self._api.apply(patch.resource, document, patch.subresource)
-                else:
-                    answer = await self._api.patch(
-                        patch.resource, key.namespace, patch.name, patch.change, patch.subresource
-                    )
+                answer = await self._send(key, patch)
             except (NotFoundError, ConflictError):
                 # It is gone, or another has its name by now; the next look will tell.
                 continue
+            except _REFUSALS as error:
+                trouble = _trouble(error, child, key)
+                if trouble is not None and not patch.wish:
+                    _note(refused, key, child, trouble)
+                continue
+            wrote = True
             self._stores[patch.resource].put(answer)
+        return wrote
 
-    async def _delete(self, key: JobKey, plan: Plan) -> None:
+    async def _send(self, key: JobKey, patch: Patch) -> Document:
+        if not patch.applied:
+            return await self._api.patch(
+                patch.resource, key.namespace, patch.name, patch.change, patch.subresource
+            )
+        metadata = {"name": patch.name, "namespace": key.namespace}
+        metadata |= patch.change.get("metadata", {})
+        document = {**patch.change, "metadata": metadata}
+        return await self._api.apply(patch.resource, document, patch.subresource)
+
+    async def _delete(self, key: JobKey, plan: Plan, refused: list[Refused]) -> bool:
+        """Delete; returns whether anything was deleted, and notes what was refused."""
+        wrote = False
         for deletion in plan.deletions:
+            child = Child(deletion.resource, deletion.name)
             try:
                 await self._api.delete(
                     deletion.resource,
@@ -150,6 +170,13 @@ class Applier:
                 )
             except ConflictError:
                 continue
+            except _REFUSALS as error:
+                trouble = _trouble(error, child, key)
+                if trouble is not None:
+                    _note(refused, key, child, trouble)
+                continue
+            wrote = True
+        return wrote
 
     async def _ensure(
         self, key: JobKey, uid: str, child: Child, document: Document, live: Document | None
@@ -202,6 +229,36 @@ class Applier:
 
 class _TakenError(Exception):
     """The name of a child belongs to somebody else's object."""
+
+
+_REFUSALS: Final = (ForbiddenError, InvalidError, UnavailableError, _TakenError)
+
+
+def _trouble(
+    error: ForbiddenError | InvalidError | UnavailableError | _TakenError, child: Child, key: JobKey
+) -> Trouble | None:
+    """Say what is the matter; None: nothing, as all of the namespace goes.
+
+    Raises:
+        UnavailableError: it is not this child's matter, but the API server's.
+
+    """
+    if isinstance(error, _TakenError):
+        return name_conflict(str(child), key.name)
+    if isinstance(error, InvalidError):
+        return _invalid(error, child, key)
+    if isinstance(error, ForbiddenError):
+        return None if _namespace_goes(error) else _forbidden(error)
+    if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error
+    # Most likely a webhook for this kind of object. If it is the server itself, the status cannot
+    # be written either, and the job comes back with a back-off.
+    return Trouble(API_UNAVAILABLE, f"{child} cannot be written: {error.message}")
+
+
+def _note(refused: list[Refused], key: JobKey, child: Child, trouble: Trouble) -> None:
+    _LOG.warning("%s: %s was refused: %s", key, child, trouble.message)
+    refused.append(Refused(child, trouble))
 
 
 def _is_as_left(known: _Applied | None, wanted: bytes, document: Document, live: Document) -> bool:

@@ -52,7 +52,7 @@ def desired_children(
     *,
     replicas: int,
     resting: bool,
-    put_off: Child | None = None,
+    put_off: frozenset[Child] = frozenset(),
 ) -> tuple[Document, ...]:
     """Return the children to apply, in order.
 
@@ -67,7 +67,7 @@ def desired_children(
         world: what is the same for all jobs.
         replicas: of the actors' Deployment.
         resting: whether the learner shall have no pod.
-        put_off: a child that was refused, and is not to be tried yet.
+        put_off: children that were refused, and are not to be tried yet.
 
     Raises:
         UserError: a pod template of the user's cannot be merged.
@@ -89,9 +89,9 @@ def desired_children(
     wanted: list[Document] = []
     for document in built.in_order():
         child = child_of(document)
-        if child in observed.strangers or (child == put_off and child not in observed.live):
+        if child in observed.strangers or (child in put_off and child not in observed.live):
             break
-        if child == put_off:
+        if child in put_off:
             continue
         if "deletionTimestamp" in observed.live.get(child, {}).get("metadata", {}):
             continue

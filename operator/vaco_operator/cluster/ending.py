@@ -40,6 +40,7 @@ def after_the_end(job: Document, observed: Observed, memory: Memory, now: Moment
     patches, deletions = tidying(policy, observed, memory.leaving, now.monotonic)
     due = list(appointments(observed, memory.leaving, now.monotonic))
     due += [] if left is None else [left]
+    due += [refusal.until - now.monotonic for refusal in memory.refusals]
     return Plan(
         patches=patches,
         deletions=deletions,

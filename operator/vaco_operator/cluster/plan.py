@@ -92,7 +92,7 @@ def _look(job: VACOJob, observed: Observed, memory: Memory, now: Moment) -> _Vie
     heard = listen(job, observed, memory.heard, now)
     voice = answering(observed, heard, now)
     scale = autoscale.scale(job, observed, memory.scaler, memory.marking, voice, now)
-    refusal, complaint = memory.refusal, memory.complaint
+    refusals, complaint = memory.refusals, memory.complaint
     return _View(
         job=job,
         observed=observed,
@@ -100,7 +100,7 @@ def _look(job: VACOJob, observed: Observed, memory: Memory, now: Moment) -> _Vie
         now=now,
         heard=heard,
         voice=voice,
-        trouble=troubles.of_learner(observed, job.metadata.name, refusal, complaint),
+        trouble=troubles.of_learner(observed, job.metadata.name, refusals, complaint),
         shortage=troubles.of_actors(observed, scale.scaler.desired),
         attempt=attempts.attempt(job, observed),
         scale=scale,
@@ -199,12 +199,10 @@ def _inquiry(view: _View) -> troubles.Inquiry | None:
     return unexplained[0] if unexplained and unexplained[1] <= 0 else None
 
 
-def _put_off(view: _View) -> Child | None:
-    """Return the child that was refused too lately to be tried again."""
-    refusal, generation = view.memory.refusal, view.job.metadata.generation
-    if refusal is None or not troubles.is_put_off(refusal, generation, view.now.monotonic):
-        return None
-    return refusal.child
+def _put_off(view: _View) -> frozenset[Child]:
+    """Return the children that were refused too lately to be tried again."""
+    generation = view.job.metadata.generation
+    return troubles.put_off(view.memory.refusals, generation, view.now.monotonic)
 
 
 def _learner_rests(view: _View) -> bool:
@@ -238,7 +236,7 @@ def _attempt_made(view: _View, children: tuple[Document, ...]) -> int:
     batch = view.observed.learner_job
     if batch is not None:
         return max(batch.attempt, view.before.attempt)
-    made = view.memory.refusal is None and any(child["kind"] == JOBS.kind for child in children)
+    made = not view.memory.refusals and any(child["kind"] == JOBS.kind for child in children)
     return view.attempt.number if made else view.before.attempt
 
 
@@ -293,7 +291,7 @@ def _address(view: _View) -> LearnerAddress | None:
 
 
 def _cost(pod: str, cost: int) -> Patch:
-    return Patch(PODS, pod, {"metadata": {"annotations": {DELETION_COST: str(cost)}}})
+    return Patch(PODS, pod, {"metadata": {"annotations": {DELETION_COST: str(cost)}}}, wish=True)
 
 
 def _appointments(view: _View, memory: Memory) -> Iterator[float]:
@@ -314,7 +312,6 @@ def _appointments(view: _View, memory: Memory) -> Iterator[float]:
         yield view.voice.at + BELIEVED_SECONDS - now.monotonic
     if view.scale.costs:
         yield SEEN_SECONDS
-    if memory.refusal is not None:
-        yield memory.refusal.until - now.monotonic
+    yield from (refusal.until - now.monotonic for refusal in memory.refusals)
     if unexplained := troubles.unexplained(observed, memory.complaint, now):
         yield unexplained[1]

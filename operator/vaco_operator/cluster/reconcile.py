@@ -25,7 +25,7 @@ from vaco_operator.cluster.credentials import derive, new_root_key
 from vaco_operator.cluster.labels import JobIdentity, learner_host
 from vaco_operator.cluster.learner_client import Acquaintance, LearnerClient
 from vaco_operator.cluster.manifests.credentials_secret import read_root_key, root_secret
-from vaco_operator.cluster.observed import Moment, observe
+from vaco_operator.cluster.observed import Child, Moment, observe
 from vaco_operator.cluster.plan import plan
 from vaco_operator.cluster.pods import parse_time
 from vaco_operator.cluster.resources import EVENTS, SECRETS, VACO_JOBS, Document
@@ -36,7 +36,7 @@ from vaco_operator.cluster.troubles import (
     Complaint,
     Inquiry,
     Refusal,
-    is_put_off,
+    put_off,
     refused,
 )
 
@@ -108,13 +108,16 @@ class Reconciler:
             record.memory = replace(record.memory, complaint=complaint)
             decided = plan(job, observed, record.memory, now, world)
         self._follow(key, job, decided, world)
-        done = await self._applier.carry_out(key, record.uid, decided, observed)
-        refusal = _refusal(record.memory, done, job, now)
-        if refusal != record.memory.refusal:
+        # Whatever becomes of this plan: pods that go are seen to go since now.
+        record.memory = replace(record.memory, leaving=decided.memory.leaving)
+        due_now = _not_put_off(decided, job, now)
+        done = await self._applier.carry_out(key, record.uid, due_now, observed)
+        refusals = _refusals(record.memory, done, job, now)
+        if refusals != record.memory.refusals:
             # The status shall tell of it. What was made is known to the memory of the first plan.
-            told = plan(job, observed, replace(record.memory, refusal=refusal), now, world)
-            issued = decided.memory.issued if done.refused is None else None
-            memory = replace(decided.memory, refusal=refusal, issued=issued)
+            told = plan(job, observed, replace(record.memory, refusals=refusals), now, world)
+            issued = decided.memory.issued if done.complete else None
+            memory = replace(decided.memory, refusals=refusals, issued=issued)
             decided = replace(told, memory=memory)
         wait = await self._tell(key, job, record, decided, now)
         settled = decided.memory.settled if not (done.wrote or done.refused) else None
@@ -194,10 +197,27 @@ class Reconciler:
         return read_root_key(secret)
 
 
-def _refusal(memory: Memory, done: Done, job: Document, now: Moment) -> Refusal | None:
-    """Return which child is refused after a plan was carried out."""
-    generation, known = job["metadata"].get("generation"), memory.refusal
-    if done.refused is not None:
-        child, trouble = done.refused.child, done.refused.trouble
-        return refused(known, child, trouble, generation, now.monotonic)
-    return known if is_put_off(known, generation, now.monotonic) else None
+def _not_put_off(decided: Plan, job: Document, now: Moment) -> Plan:
+    """Leave out changes and deletions that were refused too lately to be tried again."""
+    refusals, generation = decided.memory.refusals, job["metadata"].get("generation")
+    later = put_off(refusals, generation, now.monotonic)
+    if not later:
+        return decided
+    return replace(
+        decided,
+        patches=tuple(p for p in decided.patches if Child(p.resource, p.name) not in later),
+        deletions=tuple(d for d in decided.deletions if Child(d.resource, d.name) not in later),
+    )
+
+
+def _refusals(memory: Memory, done: Done, job: Document, now: Moment) -> tuple[Refusal, ...]:
+    """Return what is refused after a plan was carried out: now, or too lately to be tried again."""
+    generation, known = job["metadata"].get("generation"), memory.refusals
+    news = {
+        each.child: refused(known, each.child, each.trouble, generation, now.monotonic)
+        for each in done.refused
+    }
+    later = put_off(known, generation, now.monotonic)
+    waiting = {each.child: each for each in known if each.child in later}
+    both = waiting | news
+    return tuple(both[child] for child in sorted(both, key=str))

@@ -28,13 +28,17 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A change of one object: merged into it, or applied as fields of ours."""
+    """A change of one object: merged into it, or applied as fields of ours.
+
+    `wish`: nothing depends on it, so it does not matter if it is refused.
+    """
 
     resource: Resource
     name: str
     change: Document
     subresource: str = ""
     applied: bool = False
+    wish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Memory:
         marking: who was chosen to go in a scale-down that has not happened yet.
         heard: the newest that the learner said.
         issued: the credentials that were applied.
-        refusal: the child that the API server would not take; None: it took all of them.
+        refusals: what the API server would not have of us, each child by itself.
         complaint: why the learner's Job makes no pod.
         leaving: since when pods have been seen to go.
         settled: what the children followed from when all of them were found as they should be.
@@ -91,7 +95,7 @@ class Memory:
     marking: Marking | None = None
     heard: Heard | None = None
     issued: Issued | None = None
-    refusal: Refusal | None = None
+    refusals: tuple[Refusal, ...] = ()
     complaint: Complaint | None = None
     leaving: Leaving = field(default_factory=dict)
     settled: Basis | None = None

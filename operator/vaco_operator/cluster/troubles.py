@@ -4,7 +4,7 @@ Most of it passes when somebody mends something (a quota is raised, an image is 
 it ends a job: the deadline for its start does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from vaco_operator.status import INVALID_SPEC, Trouble
 QUOTA_EXCEEDED: Final = "QuotaExceeded"
 NAME_CONFLICT: Final = "NameConflict"
 PODS_REFUSED: Final = "PodsRefused"
+API_UNAVAILABLE: Final = "ApiUnavailable"
 RETRY_SECONDS: Final = 1.0
 MAX_RETRY_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 2.0
@@ -29,7 +30,7 @@ NOTEWORTHY: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A child that the API server would not take.
+    """A child that the API server would not take, change or delete.
 
     Attributes:
         child: which.
@@ -87,13 +88,13 @@ def name_conflict(child: str, job: str) -> Trouble:
 
 
 def of_learner(
-    observed: Observed, job: str, refusal: Refusal | None, complaint: Complaint | None
+    observed: Observed, job: str, refusals: Sequence[Refusal], complaint: Complaint | None
 ) -> Trouble | None:
     """Say what keeps the learner from running; None: nothing does."""
     if found := stranger(observed, job):
         return found
-    if refusal is not None:
-        return refusal.trouble
+    if refusals:
+        return refusals[0].trouble
     if observed.learner is not None:
         return _of_pods("the learner", [observed.learner])
     batch = observed.learner_job
@@ -111,17 +112,19 @@ def of_actors(observed: Observed, desired: int) -> Trouble | None:
     return _of_pods("an actor", alive) or _of_crashes(alive)
 
 
-def is_put_off(refusal: Refusal | None, generation: int | None, now: float) -> bool:
-    """Whether a child was refused so lately that trying again is of no use yet."""
-    return refusal is not None and refusal.generation == generation and now < refusal.until
+def put_off(refusals: Iterable[Refusal], generation: int | None, now: float) -> frozenset[Child]:
+    """Return what was refused so lately that trying again is of no use yet."""
+    return frozenset(
+        each.child for each in refusals if each.generation == generation and now < each.until
+    )
 
 
 def refused(
-    before: Refusal | None, child: Child, trouble: Trouble, generation: int | None, now: float
+    before: Sequence[Refusal], child: Child, trouble: Trouble, generation: int | None, now: float
 ) -> Refusal:
     """Return what to remember of a child that was refused, perhaps not for the first time."""
-    again = before is not None and (before.child, before.generation) == (child, generation)
-    times = before.times + 1 if before is not None and again else 1
+    same = [each.times for each in before if (each.child, each.generation) == (child, generation)]
+    times = 1 + max(same, default=0)
     # The exponent is bounded, or it would overflow one day.
     delay = min(MAX_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(times - 1, 10))
     return Refusal(child, trouble, generation, times, now + delay)

@@ -126,8 +126,8 @@ def test_case_10_a_refused_child_is_told_once_and_not_hammered_at():
     scene = Scene()
     trouble = Trouble(QUOTA_EXCEEDED, "exceeded quota: small, requested: services=1")
     service = next(c for c in scene.look().children if c["kind"] == "Service")
-    refusal = refused(None, child_of(service), trouble, 1, scene.now.monotonic)
-    scene.memory = Memory(refusal=refusal)
+    refusal = refused((), child_of(service), trouble, 1, scene.now.monotonic)
+    scene.memory = Memory(refusals=(refusal,))
     decided = scene.look()
     assert [c["kind"] for c in decided.children][-1] == "NetworkPolicy"
     assert decided.status.attempt == 0
@@ -144,7 +144,7 @@ def test_case_10_a_changed_spec_is_tried_at_once():
     refusal = Refusal(
         Child(SERVICES, "pole-learner"), Trouble("Invalid", "no"), 1, 9, scene.now.monotonic + 30
     )
-    scene.memory = Memory(refusal=refusal)
+    scene.memory = Memory(refusals=(refusal,))
     assert applied(scene.look(), "Job") is None
     assert applied(scene.change(backoffLimit=1).look(), "Job") is not None
 

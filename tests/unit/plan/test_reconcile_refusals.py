@@ -1,0 +1,157 @@
+"""What is refused, a child at a time, does not keep the rest of a job from going on.
+
+The API server here is a stand-in that does as it is told but for what it is to refuse; the real one
+is in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from plan_scenes import NAME, NAMESPACE, SETTINGS, Scene, merge, truth, written
+from vaco_operator.cluster.api_errors import ApiError, ForbiddenError, UnavailableError
+from vaco_operator.cluster.contract import Surroundings
+from vaco_operator.cluster.manifests.credentials_secret import root_secret
+from vaco_operator.cluster.reconcile import Reconciler
+from vaco_operator.cluster.resources import Document, Resource
+from vaco_operator.cluster.store import JobKey
+
+DENIED = ForbiddenError(403, "Forbidden", "a policy says no")
+WEBHOOK = UnavailableError(500, "InternalError", "failed calling webhook")
+
+
+class RefusingServer:
+    """Stores what is written into a scene, but for a verb, a kind, or both that it refuses."""
+
+    def __init__(self, scene: Scene, refuse: Mapping[str, ApiError]) -> None:
+        self.scene = scene
+        self.refuse = refuse
+        self.asked: list[tuple[str, str]] = []
+
+    async def get(self, *_: Any) -> Document:
+        return root_secret(SETTINGS, bytes(32))
+
+    async def apply(self, resource: Resource, document: Document, *_: str) -> Any:
+        self._ask("apply", resource)
+        name = document["metadata"]["name"]
+        if resource.kind == "Secret":
+            return document
+        live = self.scene.find(resource.kind, name) or {"metadata": {}}
+        merge(live, {**document, "kind": resource.kind})
+        if live["metadata"].get("resourceVersion") == "1":
+            live["metadata"]["creationTimestamp"] = written(self.scene.now.wall)
+        return self.scene.put(live)
+
+    async def patch(self, resource: Resource, *place_and_change: Any) -> Any:
+        _, name, change, *_ = place_and_change
+        self._ask("patch", resource)
+        document = self.scene.document(resource.kind, name)
+        merge(document, change)
+        return self.scene.put(document)
+
+    async def delete(self, resource: Resource, *place: str, **how: Any) -> None:
+        self._ask("delete", resource)
+        self.scene.delete(resource.kind, place[1], how["grace_seconds"])
+
+    async def patch_status(self, *place_and_change: Any) -> Any:
+        *_, status, _ = place_and_change
+        merge(self.scene.job.setdefault("status", {}), status)
+        return self.scene.put(self.scene.job)
+
+    def _ask(self, verb: str, resource: Resource) -> None:
+        self.asked.append((verb, resource.kind))
+        for what in (verb, resource.kind, f"{verb} {resource.kind}"):
+            if what in self.refuse:
+                raise self.refuse[what]
+
+
+class Silent:
+    """Records no events."""
+
+    def record(self, *_: Any) -> None: ...
+
+
+class Stage:
+    """A scene, looked at by a real reconciler."""
+
+    def __init__(self, scene: Scene, refuse: Mapping[str, ApiError]) -> None:
+        self.scene = scene
+        self.server = RefusingServer(scene, refuse)
+        scene.put(scene.job)
+        within = Surroundings(SETTINGS, self.server, scene.stores, Silent(), lambda _: None)  # type: ignore[arg-type]
+        self._reconciler = Reconciler(within, clock=lambda: scene.now)
+
+    def look(self, *pauses: float) -> list[float | None]:
+        """Look once after each of the pauses."""
+
+        async def looks() -> list[float | None]:
+            due = []
+            for pause in pauses:
+                self.scene.after(pause)
+                due.append(await self._reconciler.reconcile(JobKey(NAMESPACE, NAME)))
+            await self._reconciler.close()
+            return due
+
+        return asyncio.run(looks())
+
+    def count(self, verb: str, kind: str) -> int:
+        return self.server.asked.count((verb, kind))
+
+
+def test_costs_of_a_deletion_that_nobody_may_write_do_not_hold_up_a_scale_down():
+    scene = Scene().running(4)
+    scene.change(actors={"replicas": 1})
+    stage = Stage(scene, {"patch Pod": DENIED})
+    stage.look(0, 1, 6)
+    assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 1
+    assert truth(scene.status, "Failed")[0] == "False"
+    assert "policy" not in scene.status.message
+
+
+@pytest.mark.parametrize(("error", "reason"), [(DENIED, "Forbidden"), (WEBHOOK, "ApiUnavailable")])
+def test_a_child_that_cannot_be_written_is_named_in_the_status_and_tried_less_and_less(
+    error, reason
+):
+    scene = Scene()
+    stage = Stage(scene, {"Service": error})
+    due = stage.look(0)
+    assert truth(scene.status, "Progressing") == ("False", reason)
+    assert error.message in scene.status.message
+    assert due[0] <= 1
+    stage.look(*[1.0] * 20)
+    assert 4 <= stage.count("apply", "Service") <= 6
+    assert scene.find("Job", "pole-learner") is None
+
+
+def test_two_children_that_are_refused_are_put_off_each_by_itself():
+    scene = Scene().running()
+    scene.change(backoffLimit=2)
+    kinds = ("NetworkPolicy", "Deployment")
+    stage = Stage(scene, dict.fromkeys(kinds, DENIED))
+    stage.look(*[0.5] * 40)
+    # After 0, 1, 3, 7 and 15 seconds; there are two policies.
+    assert stage.count("apply", "Deployment") <= 6
+    assert stage.count("apply", "NetworkPolicy") <= 12
+
+
+def test_a_deletion_that_is_refused_is_told_and_put_off():
+    scene = Scene().running()
+    scene.change(learner={"podTemplate": {"spec": {"priorityClassName": "high"}}})
+    stage = Stage(scene, {"delete": DENIED})
+    stage.look(*[0.5] * 20)
+    assert "a policy says no" in scene.status.message
+    assert stage.count("delete", "Job") <= 5
+
+
+def test_a_job_ends_though_a_child_is_refused():
+    scene = Scene().running()
+    scene.change(backoffLimit=2)
+    stage = Stage(scene, {"ConfigMap": WEBHOOK})
+    stage.look(0)
+    assert "ConfigMap pole-job" in scene.status.message
+    scene.condition("Job", "pole-learner", type="Complete")
+    stage.look(1)
+    assert scene.status.phase == "Complete"
