@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from kube_harness.api import Api
 from operator_harness import jobs
+from vaco.job import API_VERSION
 
 if TYPE_CHECKING:
     from kube_harness.cluster import Cluster
@@ -33,6 +35,11 @@ def _manifests() -> Iterator[Any]:
                 yield pytest.param(document, id=f"{path.stem}-{number}-{document['kind']}")
 
 
+def _documented(kind: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = [p.values[0] for p in _manifests()]
+    return copy.deepcopy(next(document for document in found if document["kind"] == kind))
+
+
 @pytest.fixture
 def api(control_plane: Cluster) -> Iterator[Api]:
     with closing(Api(control_plane.kubeconfig)) as api:
@@ -52,3 +59,19 @@ def test_a_manifest_of_the_documentation_is_taken(
         document,
         query=query,
     )
+
+
+def test_the_documented_autoscaler_finds_the_job_and_scales_it(api: Api, namespace: str) -> None:
+    """Without metrics it does one thing: it raises a number that is below its least."""
+    external = {"autoscaling": {"mode": "external"}, "actors": {"replicas": 1, "maxReplicas": 64}}
+    api.create(jobs.job("pong", namespace, **external))
+    autoscaler = _documented("HorizontalPodAutoscaler")
+    autoscaler["metadata"]["namespace"] = namespace
+    api.create(autoscaler)
+
+    def replicas() -> int:
+        job = api.get(API_VERSION, jobs.KIND, "pong", namespace)
+        return int(job["spec"]["actors"]["replicas"])
+
+    least = autoscaler["spec"]["minReplicas"]
+    api.wait_for("the autoscaler has scaled the job", lambda: replicas() == least)
