@@ -87,6 +87,33 @@ def test_case_02_what_is_edited_by_hand_is_reverted_and_foreign_fields_survive(
     assert metadata["annotations"]["note"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("label", "edited"),
+    [
+        ("training.vaco.dev/attempt", "7"),
+        ("training.vaco.dev/job", None),
+        ("app.kubernetes.io/managed-by", None),
+    ],
+)
+def test_case_02_labels_of_the_learners_job_come_back_and_its_pod_goes_on(
+    field: Field, label: str, edited: str | None
+) -> None:
+    field.create()
+    (before,) = field.wait_for_pods("learner", 1)
+    ours = field.get("Job", "pole-learner")["metadata"]["labels"][label]
+    field.patch("Job", "pole-learner", {"metadata": {"labels": {label: edited}}})
+
+    def reverted() -> bool:
+        labels: dict[str, str] = field.get("Job", "pole-learner")["metadata"]["labels"]
+        return labels.get(label) == ours
+
+    field.wait("the label is back", reverted)
+    (after,) = field.wait_for_pods("learner", 1)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    selector = field.get("Service", "pole-learner")["spec"]["selector"]
+    assert selector["training.vaco.dev/attempt"] == "1"
+
+
 @pytest.mark.parametrize(("kind", "name"), CHILDREN)
 def test_case_02_a_deleted_child_is_made_again(field: Field, kind: str, name: str) -> None:
     field.create()
@@ -126,7 +153,7 @@ def test_case_03_the_same_manifest_applied_a_hundred_times_writes_no_child(field
     # What the operator makes of a change comes after the change: a last one shows it has seen all.
     field.change(backoffLimit=7)
     field.wait_for_status("the last is seen", lambda s: s["observedGeneration"] == generation + 1)
-    last = [("patch", "configmaps"), ("patch", "jobs"), ("patch", "vacojobs/status")]
+    last = [("patch", "jobs"), ("patch", "vacojobs/status")]
 
     def written() -> list[tuple[str, str]]:
         return sorted((e.verb, e.resource) for e in field.asked(since) if e.writes)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from vaco.job import VACOJob
 
+from vaco_operator.cluster import labels
 from vaco_operator.cluster.leaving import STUCK_SECONDS, Leaving, stuck_in
 from vaco_operator.cluster.manifests.pod import live_spec_hash
 from vaco_operator.cluster.manifests.spec_hash import spec_hash
@@ -78,6 +79,35 @@ def clearing(observed: Observed, since: Leaving, now: float) -> tuple[list[Patch
     ]
     deletions += [Deletion(PODS, pod.name, pod.uid) for pod in orphans]
     return patches, deletions
+
+
+def found_again(job: VACOJob, observed: Observed) -> list[Patch]:
+    """Return what gives a learner's Job its labels back, without which it is not seen.
+
+    Whoever took them off left its pod, which names it. It may as well be gone: then this is in
+    vain, and so is its pod in a moment.
+    """
+    if observed.learner_job is not None:
+        return []
+    name = job.metadata.name
+    return [
+        Patch(
+            JOBS,
+            labels.ChildNames.of(name).learner,
+            {
+                "metadata": {
+                    "uid": pod.owner,
+                    "labels": {
+                        **labels.child_labels(name, "learner"),
+                        labels.ATTEMPT: str(pod.attempt),
+                    },
+                }
+            },
+            wish=True,
+        )
+        for pod in observed.former_pods
+        if pod.owner and not pod.over and pod.grace is None
+    ]
 
 
 def replacement(name: str, batch: LearnerJob) -> Deletion:

@@ -16,6 +16,7 @@ from vaco.job import KIND, VACOJobStatus
 from vaco.v1 import learner_pb2 as pb
 
 from vaco_operator.cluster import labels
+from vaco_operator.cluster.manifests.learner_job import live_attempt
 from vaco_operator.cluster.pods import Pod, controller_of, parse_time
 from vaco_operator.cluster.resources import DEPLOYMENTS, JOBS, PODS, Document, Resource
 from vaco_operator.cluster.store import JobKey, Stores
@@ -94,7 +95,7 @@ class LearnerJob:
         failure = holding.get("Failed")
         return cls(
             uid=metadata["uid"],
-            attempt=_count((metadata.get("labels") or {}).get(labels.ATTEMPT)),
+            attempt=live_attempt(document),
             created=parse_time(metadata["creationTimestamp"]),
             started=parse_time(started) if started else None,
             deleting="deletionTimestamp" in metadata,

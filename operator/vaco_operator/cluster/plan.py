@@ -135,6 +135,7 @@ def _end(view: _View, end: Outcome) -> Plan:
 def _go_on(view: _View, world: World) -> Plan:
     job, observed, memory, now = view.job, view.observed, view.memory, view.now
     patches, deletions = attempts.clearing(observed, memory.leaving, now.monotonic)
+    patches += attempts.found_again(job, observed)
     patches += [_cost(name, cost) for name, cost in view.scale.costs.items()]
     if view.attempt.step == "replace" and observed.learner_job is not None:
         name = labels.ChildNames.of(job.metadata.name).learner

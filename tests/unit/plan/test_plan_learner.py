@@ -77,6 +77,29 @@ def test_an_attempt_is_never_used_twice_though_no_status_tells_of_it():
     assert applied(scene.look(), "Job")["metadata"]["labels"]["training.vaco.dev/attempt"] == "5"
 
 
+def test_case_02_an_attempt_that_somebody_edited_is_read_from_the_template_and_put_right():
+    scene = Scene().running()
+    job = scene.document("Job", "pole-learner")
+    job["metadata"]["labels"]["training.vaco.dev/attempt"] = "7"
+    scene.put(job)
+    decided = scene.look()
+    assert applied(decided, "Job")["metadata"]["labels"]["training.vaco.dev/attempt"] == "1"
+    assert applied(decided, "Service")["spec"]["selector"]["training.vaco.dev/attempt"] == "1"
+    assert decided.status.attempt == 1
+
+
+def test_case_02_a_job_without_the_labels_by_which_it_is_seen_gets_them_back():
+    scene = Scene().running()
+    job = scene.document("Job", "pole-learner")
+    scene.remove("Job", "pole-learner")
+    decided = scene.look()
+    assert applied(decided, "Job") is None
+    (patch,) = decided.patches
+    assert (patch.resource.kind, patch.name) == ("Job", "pole-learner")
+    assert patch.change["metadata"]["uid"] == job["metadata"]["uid"]
+    assert patch.change["metadata"]["labels"] == job["metadata"]["labels"]
+
+
 def test_a_learner_pod_that_lost_its_job_is_told_to_go():
     scene = Scene().running()
     scene.pod("pole-learner-a", "learner", owner="", attempt="1")
