@@ -1,0 +1,104 @@
+"""vaco on the real node as a user installs it: its image, its chart, the restricted profile."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from kube_harness import build, operator_image, programs
+from kube_harness.api import Api
+from kube_harness.errors import Unavailable
+from kube_harness.helm import Helm
+from training_harness import machine_python
+
+if TYPE_CHECKING:
+    from kube_harness.build import Say
+    from kube_harness.cluster import Cluster
+
+NAMESPACE: Final = "vaco-system"
+RELEASE: Final = "vaco"
+IMPORT_SECONDS: Final = 120
+RESTRICTED: Final = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/enforce-version": "latest",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An operator that runs as a pod on the node, and looks after all namespaces."""
+
+    cluster: Cluster
+    api: Api
+    helm: Helm
+
+
+def values(cluster: Cluster) -> dict[str, Any]:
+    """Return the chart's values: the images that the node has."""
+    base, _, tag = cluster.image.partition(":")
+    operator, _, operator_tag = operator_image.NAME.partition(":")
+    trainer = {"repository": base, "tag": tag}
+    return {
+        "images": {
+            "pullPolicy": "Never",
+            "operator": {"repository": operator, "tag": operator_tag},
+            "learner": trainer,
+            "actor": trainer,
+        },
+        # The client of the tests waits for leases as long as users do; nothing else is changed.
+        "operator": {"resources": {"requests": machine_python.REQUESTS}},
+    }
+
+
+def import_image(cluster: Cluster, archive: Path) -> None:
+    """Give the node an image from an OCI archive."""
+    socket = cluster.kubeconfig.parent / "containerd" / "containerd.sock"
+    ctr = [programs.binary("ctr"), "--address", str(socket), "--namespace", "k8s.io"]
+    subprocess.run(
+        [*ctr, "images", "import", str(archive)],
+        check=True, capture_output=True, timeout=IMPORT_SECONDS,
+    )  # fmt: skip
+
+
+@contextmanager
+def installed(cluster: Cluster, home: Path, say: Say) -> Iterator[Installed]:
+    """Install the chart on a cluster whose node is ours, and wait until its operator is ready."""
+    if cluster.tier == "existing":
+        pytest.skip("pods run this machine's programs, so the node must be this machine")
+    machine_python.need_this_machine()
+    try:
+        archive = operator_image.ensure(say)
+    except Unavailable as error:
+        pytest.skip(f"no image of the operator: {error}")
+    build.ensure(programs.HELM, say)
+    import_image(cluster, archive)
+    helm = Helm("helm", home, cluster.kubeconfig)
+    with closing(Api(cluster.kubeconfig)) as api:
+        make_namespace(api, NAMESPACE)
+        helm.install(RELEASE, NAMESPACE, values(cluster))
+        wait_until_ready(api)
+        yield Installed(cluster, api, helm)
+
+
+def make_namespace(api: Api, name: str) -> None:
+    """Make a namespace that admits pods of the restricted profile only."""
+    metadata = {"name": name, "labels": dict(RESTRICTED)}
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    api.wait_for(
+        "it has its service account", lambda: api.find("v1", "ServiceAccount", "default", name)
+    )
+
+
+def wait_until_ready(api: Api) -> None:
+    """Wait until the operator's pod is ready."""
+
+    def ready() -> bool:
+        status = api.get("apps/v1", "Deployment", f"{RELEASE}-operator", NAMESPACE)["status"]
+        return bool(status.get("readyReplicas") == 1)
+
+    api.wait_for("the operator is ready", ready, seconds=90)
