@@ -11,6 +11,9 @@ The questions, in this order, and the first that decides ends it:
 
 A duplicate of a fragment that still waits gets no answer of its own: the actor must keep it until
 the fate of the first copy is final, or a crash of the learner would lose it.
+
+When training is complete, admission closes. What comes later is not looked at: it counts as not
+received, and its actor is about to be sent home.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,6 +96,7 @@ class Admission:
         self._ledger = ledger
         self._roster = roster
         self._buffer = buffer
+        self._closed = False
 
     @property
     def has_room(self) -> bool:
@@ -125,9 +129,11 @@ class Admission:
         Called by one thread only, so that what is new stays new while it is examined.
 
         Returns:
-            Its fate, or None if that is still open.
+            Its fate, or None if that is still open; always None once admission is closed.
 
         """
+        if self._closed:
+            return None
         try:
             sequence = self._identify(actor, incoming).sequence
         except MalformedFragment as error:
@@ -176,6 +182,11 @@ class Admission:
                 self._decide(fragment, Fate.STALE)
         return [_settlement(fragment.id, Fate.STALE, reason) for fragment in fragments]
 
+    def close(self) -> None:
+        """Take in no more: from now on the ledger changes by what becomes of the queued only."""
+        with self._ledger.lock:
+            self._closed = True
+
     def snapshot(self) -> Snapshot:
         """Return what a checkpoint keeps: the ledger without what is queued, and the actors."""
         with self._ledger.lock:
@@ -209,6 +220,8 @@ class Admission:
         if not self._lineage.reached(fragment.weights_incarnation, fragment.max_version):
             return self._refused(actor, incoming, Fate.STALE, self._fenced(fragment))
         with self._ledger.lock:
+            if self._closed:
+                return None
             self._buffer.put(fragment)
             actor.log.queue(fragment.id.sequence)
             self._ledger.arrived(fragment.samples)
@@ -218,8 +231,10 @@ class Admission:
 
     def _refused(
         self, actor: Actor, incoming: IncomingFragment, fate: Fate, reason: str
-    ) -> Settlement:
+    ) -> Settlement | None:
         with self._ledger.lock:
+            if self._closed:
+                return None
             actor.log.settle(incoming.head.id.sequence)
             return self._arrived(actor, incoming, fate, reason)
 
@@ -242,9 +257,11 @@ class Admission:
 
     def _arrived(
         self, actor: Actor, incoming: IncomingFragment, fate: Fate, reason: str
-    ) -> Settlement:
+    ) -> Settlement | None:
         samples = self._claimed_samples(incoming)
         with self._ledger.lock:
+            if self._closed:
+                return None
             self._ledger.arrived(samples, fate)
             self._roster.received(actor, samples)
             actor.rejections += fate is Fate.REJECTED

@@ -238,6 +238,7 @@ class Learner:
             self._listen()
             loop = self._build()
             reason = loop.run()
+            loop.settle_rest()
             loop.end()
             return self._complete(reason)
         except StopRequestedError:

@@ -67,6 +67,11 @@ class BatchSource:
         batch, self._held = self._held, []
         return batch
 
+    def rest(self) -> list[Fragment]:
+        """Return what is held and queued, for which no batch will come together any more."""
+        held, self._held = self._held, []
+        return [*held, *self._buffer.drain()]
+
     def lag(self, fragment: Fragment, version: int) -> int:
         """Return how many versions the fragment's oldest weights are behind `version`."""
         return int(self.step_lags(fragment, version).max())

@@ -112,6 +112,14 @@ class FragmentBuffer:
             self._on_room()
         return taken
 
+    def drain(self) -> list[Fragment]:
+        """Take all that is queued."""
+        with self._changed:
+            rest = list(self._fragments)
+            self._fragments.clear()
+            self._samples = self._bytes = 0
+        return rest
+
     def _pop(self, wanted: int) -> list[Fragment]:
         taken: list[Fragment] = []
         held = 0

@@ -135,6 +135,14 @@ class TrainingLoop:
             self._note_evaluations()
         return reason
 
+    def settle_rest(self) -> None:
+        """Close admission and tell actors that what waits is not trained: training is complete."""
+        self._around.admission.close()
+        rest = self._around.batches.rest()
+        if rest:
+            settlements = self._around.admission.stale(rest, "training is complete")
+            self._around.server.acknowledge(settlements)
+
     def end(self) -> None:
         """Write the last checkpoint: no version comes after it.
 

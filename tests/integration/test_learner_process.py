@@ -257,6 +257,13 @@ def test_it_trains_to_the_end_and_sends_its_actor_home(
     checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").glob("v*"))
     assert len(checkpoints) <= 2
     assert checkpoints[-1] == f"v{updates[-1]['version']:09d}"
+    # What came too late is stale, nothing waits any more, and the checkpoint says the same.
+    kept = json.loads((tmp_path / "checkpoints" / checkpoints[-1] / "state.json").read_text())
+    told = {name: int(samples) for name, samples in last["ledger"].items()}
+    assert {name: samples for name, samples in kept["ledger"].items() if samples} == told
+    assert "queued" not in told
+    assert told["stale"] > 0
+    assert told["received"] == sum(told.get(f, 0) for f in ("trained", "stale", "duplicate"))
 
 
 def test_it_checkpoints_at_sigterm_and_goes_on_where_it_was(

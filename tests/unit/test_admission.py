@@ -233,6 +233,19 @@ def test_a_resent_fragment_that_was_trained_is_a_duplicate() -> None:
     assert desk.ledger.counts() == LedgerCounts(received=8, trained=4, duplicate=4)
 
 
+def test_once_admission_is_closed_the_ledger_takes_in_nothing() -> None:
+    desk = Desk()
+    actor = desk.admission.connect("actor-0", 1)
+    desk.offer(actor, fragment(1))
+    desk.admission.close()
+    for late in (fragment(1), fragment(2), replace(fragment(3), rewards=nan_at_the_end((4, 1)))):
+        assert desk.offer(actor, late) is None
+    assert desk.ledger.counts() == LedgerCounts(received=4, queued=4)
+    desk.admission.stale(desk.buffer.drain(), "training is complete")
+    assert desk.ledger.counts() == LedgerCounts(received=4, stale=4)
+    assert desk.buffer.samples == 0
+
+
 RESTARTED = Lineage((Incarnation(1, 0, 0), Incarnation(2, 40, 58)))
 
 
