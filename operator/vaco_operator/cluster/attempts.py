@@ -27,21 +27,32 @@ from vaco_operator.cluster.steps import Deletion, Patch
 class Attempt:
     """What is to become of the learner's Job, and which attempt is the learner's now.
 
-    `wait`: for what is left of the Job before; `rest`: there is none, and there is to be none.
+    `wait`: for what is left of the Job before, or of its actors; `rest`: there is none, and there
+    is to be none.
     """
 
     number: int
     step: Literal["keep", "make", "replace", "wait", "rest"]
 
 
-def attempt(job: VACOJob, observed: Observed) -> Attempt:
-    """Decide what is to become of the learner's Job."""
+def attempt(job: VACOJob, observed: Observed, *, drained: bool) -> Attempt:
+    """Decide what is to become of the learner's Job.
+
+    Args:
+        job: whose it is.
+        observed: what there is of it.
+        drained: whether the actors have left, or had all the time they have for it.
+
+    """
     batch, status = observed.learner_job, observed.status
     if batch is not None:
         number = max(batch.attempt, 1)
         if batch.deleting:
             return Attempt(number, "wait")
-        return Attempt(number, "replace" if _is_outdated(job, batch) else "keep")
+        if not is_outdated(job, batch):
+            return Attempt(number, "keep")
+        drains = job.spec.suspend or is_another(job, observed)
+        return Attempt(number, "wait" if drains and not drained else "replace")
     known = [pod.attempt for pod in observed.former_pods]
     number = max([status.attempt if status else 0, *known])
     if job.spec.suspend:
@@ -115,7 +126,21 @@ def replacement(name: str, batch: LearnerJob) -> Deletion:
     return Deletion(JOBS, name, batch.uid, "Foreground")
 
 
-def _is_outdated(job: VACOJob, batch: LearnerJob) -> bool:
+def is_another(job: VACOJob, observed: Observed) -> bool:
+    """Whether learner and actors are both of another spec than the job's: its last run's.
+
+    Such a change can be made only while the job is suspended. If it was suspended, changed and
+    resumed faster than anybody looked, the actors shall still drain before their learner goes. Once
+    they are told to, there are none of the former spec to tell it by.
+    """
+    batch, deployment = observed.learner_job, observed.actors
+    if batch is None or deployment is None or not is_outdated(job, batch):
+        return False
+    return not deployment.replicas or live_spec_hash(deployment.document) != spec_hash(job, "actor")
+
+
+def is_outdated(job: VACOJob, batch: LearnerJob) -> bool:
+    """Whether the learner's Job was made from another spec."""
     return live_spec_hash(batch.document) != spec_hash(job, "learner")
 
 

@@ -21,7 +21,7 @@ from vaco_operator.cluster import attempts, autoscale, labels, troubles
 from vaco_operator.cluster.desired import desired_children, issue, issued_now, next_issue
 from vaco_operator.cluster.ending import after_the_end, tidying
 from vaco_operator.cluster.hearing import BELIEVED_SECONDS, Heard, answering, listen
-from vaco_operator.cluster.leaving import appointments, grace_left, leaving
+from vaco_operator.cluster.leaving import Leaving, appointments, grace_left, leaving
 from vaco_operator.cluster.observed import Child, Moment, Observed
 from vaco_operator.cluster.outcome import active_deadline, is_finished, outcome, start_deadline
 from vaco_operator.cluster.pods import DELETION_COST
@@ -102,7 +102,7 @@ def _look(job: VACOJob, observed: Observed, memory: Memory, now: Moment) -> _Vie
         voice=voice,
         trouble=troubles.of_learner(observed, job.metadata.name, refusals, complaint),
         shortage=troubles.of_actors(observed, scale.scaler.desired),
-        attempt=attempts.attempt(job, observed),
+        attempt=attempts.attempt(job, observed, drained=_drained(observed, memory.leaving, now)),
         scale=scale,
     )
 
@@ -150,7 +150,7 @@ def _go_on(view: _View, world: World) -> Plan:
             view.attempt,
             credentials,
             world,
-            replicas=view.scale.replicas,
+            replicas=_replicas(view),
             resting=_learner_rests(view),
             put_off=_put_off(view),
         )
@@ -186,7 +186,7 @@ def _basis(view: _View) -> Basis:
     return (
         view.job.metadata.generation,
         view.attempt,
-        view.scale.replicas,
+        _replicas(view),
         _learner_rests(view),
         _put_off(view),
         view.observed.strangers,
@@ -210,13 +210,22 @@ def _learner_rests(view: _View) -> bool:
     """Whether the learner shall have no pod: a suspended job's, once its actors have drained."""
     if not view.job.spec.suspend:
         return False
-    observed, since, now = view.observed, view.memory.leaving, view.now.monotonic
-    batch, deployment = observed.learner_job, observed.actors
+    batch = view.observed.learner_job
     if batch is not None and batch.suspended:
         return True
-    if deployment is not None and deployment.replicas:
+    return _drained(view.observed, view.memory.leaving, view.now)
+
+
+def _drained(observed: Observed, since: Leaving, now: Moment) -> bool:
+    """Whether all actors were told to go, and have gone or had all the time they have for it."""
+    if observed.actors is not None and observed.actors.replicas:
         return False
-    return all(grace_left(pod, since, now) <= 0 for pod in observed.actors_left)
+    return all(grace_left(pod, since, now.monotonic) <= 0 for pod in observed.actors_left)
+
+
+def _replicas(view: _View) -> int:
+    """Return what the actors' Deployment is told."""
+    return 0 if attempts.is_another(view.job, view.observed) else view.scale.replicas
 
 
 def _is_suspended(view: _View) -> bool:

@@ -40,6 +40,45 @@ def test_case_07_another_operator_version_changes_no_pod():
         assert applied(decided, kind)["spec"]["template"] == live["spec"]["template"]
 
 
+def test_a_job_that_is_suspended_and_changed_at_once_drains_its_actors_first():
+    scene = Scene().running()
+    scene.change(suspend=True, seed=7)
+    decided = scene.step()
+    assert decided.deletions == ()
+    assert applied(decided, "Job") is None
+    assert applied(decided, "Deployment")["spec"]["replicas"] == 0
+    scene.delete("Pod", "pole-actors-0", 40)
+    scene.delete("Pod", "pole-actors-1", 40)
+    assert scene.step().deletions == ()
+    scene.remove("Pod", "pole-actors-0")
+    scene.remove("Pod", "pole-actors-1")
+    assert [d.name for d in scene.step().deletions] == ["pole-learner"]
+    scene.remove("Pod", "pole-learner-a")
+    scene.remove("Job", "pole-learner")
+    assert scene.step().status.phase == "Suspended"
+
+
+def test_a_job_suspended_changed_and_resumed_between_two_looks_drains_its_actors_first():
+    scene = Scene().running()
+    scene.change(suspend=True).change(seed=7).change(suspend=False)
+    for _ in range(3):
+        decided = scene.step()
+        assert decided.deletions == ()
+        assert applied(decided, "Job") is None
+        assert applied(decided, "Deployment")["spec"]["replicas"] == 0
+        scene.delete("Pod", "pole-actors-0", 40)
+        scene.delete("Pod", "pole-actors-1", 40)
+    scene.remove("Pod", "pole-actors-0")
+    scene.remove("Pod", "pole-actors-1")
+    assert [d.name for d in scene.step().deletions] == ["pole-learner"]
+    assert applied(scene.step(), "Deployment")["spec"]["replicas"] == 0
+    scene.remove("Pod", "pole-learner-a")
+    scene.remove("Job", "pole-learner")
+    decided = scene.step()
+    assert applied(decided, "Job")["metadata"]["labels"]["training.vaco.dev/attempt"] == "2"
+    assert applied(decided, "Deployment")["spec"]["replicas"] == 2
+
+
 def test_a_template_changed_while_suspended_is_made_at_resume():
     scene = Scene().running()
     scene.change(suspend=True).step()
