@@ -84,7 +84,7 @@ class Applier:
 
     def __init__(self, api: KubeApi, stores: Stores) -> None:
         self._api = api
-        self._stores = {store.resource: store for store in stores.children()}
+        self._stores = {store.resource: store for store in (stores.vaco_jobs, *stores.children())}
         self._applied: dict[JobKey, dict[Child, _Applied]] = {}
 
     def forget(self, key: JobKey) -> None:

@@ -6,7 +6,8 @@
 | a learner that still runs (the operator ended the job) | goes | goes | goes |
 | the learner's pods that have ended, with their logs | stay | go | stay |
 
-Whatever else changes, in the spec or among its children, is not looked at any more.
+Whatever else changes, in the spec or among its children, is not looked at any more: a new
+generation is marked as observed, so that nobody waits for it.
 """
 
 from datetime import datetime
@@ -37,16 +38,26 @@ def after_the_end(job: Document, observed: Observed, memory: Memory, now: Moment
         gone = Deletion(VACO_JOBS, metadata["name"], metadata["uid"])
         return Plan(deletions=(gone,), memory=memory)
     policy = spec.get("cleanPodPolicy", "Running")
+    seen = _observed_generation(job)
     patches, deletions = tidying(policy, observed, memory.leaving, now.monotonic)
     due = list(appointments(observed, memory.leaving, now.monotonic))
     due += [] if left is None else [left]
     due += [refusal.until - now.monotonic for refusal in memory.refusals]
     return Plan(
-        patches=patches,
+        patches=(*patches, *seen),
         deletions=deletions,
         memory=memory,
         requeue_after=min(due, default=None),
     )
+
+
+def _observed_generation(job: Document) -> tuple[Patch, ...]:
+    """Return what marks a generation as observed and leaves the rest of the status alone."""
+    generation = job["metadata"].get("generation")
+    if generation is None or job["status"].get("observedGeneration") == generation:
+        return ()
+    change = {"status": {"observedGeneration": generation}}
+    return (Patch(VACO_JOBS, job["metadata"]["name"], change, "status"),)
 
 
 def tidying(

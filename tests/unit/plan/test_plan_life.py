@@ -312,8 +312,13 @@ def test_case_22_a_finished_job_ignores_scaling_and_changes_of_its_spec():
     scene.change(actors={"replicas": 7}, suspend=True, stop={"envSteps": 10**9})
     scene.remove("Service", "pole-learner")
     decided = scene.look()
-    assert (decided.children, decided.patches, decided.deletions) == ((), (), ())
+    (patch,) = decided.patches
+    assert (patch.resource.kind, patch.name, patch.subresource) == ("VACOJob", "pole", "status")
+    assert patch.change == {"status": {"observedGeneration": 2}}
+    assert (decided.children, decided.deletions) == ((), ())
     assert (decided.status, decided.learner) == (None, None)
+    scene.job["status"]["observedGeneration"] = 2
+    assert scene.look().patches == ()
 
 
 def test_case_22_the_job_itself_is_deleted_when_its_time_is_over():
