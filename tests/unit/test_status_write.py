@@ -32,6 +32,15 @@ def test_only_what_differs_is_written_and_what_is_not_known_any_more_removed():
     }
 
 
+def test_conditions_that_are_not_ours_stay_as_they_are():
+    theirs = {"type": "queue.example/Admitted", "status": "True", "novelty": 1}
+    before = document_of(STATUS)
+    before["conditions"].append(theirs)
+    assert change(before, document_of(STATUS, before)) == {}
+    after = STATUS.model_copy(update={"conditions": []})
+    assert change(before, document_of(after, before)) == {"conditions": [theirs]}
+
+
 plain = st.recursive(
     st.integers(0, 3) | st.text("ab", max_size=2) | st.lists(st.integers(0, 3), max_size=2),
     lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),

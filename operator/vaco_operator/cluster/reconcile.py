@@ -131,7 +131,8 @@ class Reconciler:
         """Write the status, if it is time; returns the seconds until it is, if it is not."""
         if decided.status is None:
             return None
-        before, after = job.get("status") or {}, document_of(decided.status)
+        before = job.get("status") or {}
+        after = document_of(decided.status, before)
         difference = change(before, after)
         if not difference:
             return None

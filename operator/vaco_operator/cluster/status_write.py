@@ -5,9 +5,9 @@ A status is written as the difference to the one that is there. What programs an
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from vaco.job import VACOJobStatus
+from vaco.job import ConditionType, VACOJobStatus
 
 from vaco_operator.cluster.resources import Document
 
@@ -28,10 +28,22 @@ _PROGRESS: Final = frozenset(
     }
 )
 
+_OURS: Final = frozenset(get_args(ConditionType))
 
-def document_of(status: VACOJobStatus) -> Document:
-    """Write a status as the API has it: without what is not known."""
+
+def document_of(status: VACOJobStatus, before: Mapping[str, Any] | None = None) -> Document:
+    """Write a status as the API has it: without what is not known.
+
+    Args:
+        status: what is ours to tell.
+        before: what is there, of which conditions of types that are not ours stay: anybody may
+            write some, such as a queue or a gate.
+
+    """
     document: Document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    known = (before or {}).get("conditions") or ()
+    theirs = [each for each in known if each.get("type") not in _OURS]
+    document["conditions"] = [*document["conditions"], *theirs]
     return document
 
 
