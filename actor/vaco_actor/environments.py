@@ -22,12 +22,12 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
-from vaco.errors import UserError
+from vaco.errors import UserError, did_you_mean
 from vaco.job import GymnasiumTask, Wrapper
 from vaco_policy.spaces import Spaces
 
 from vaco_actor import vector_entry_point
-from vaco_actor.imports import did_you_mean, import_all
+from vaco_actor.imports import import_all
 from vaco_actor.vector_environment import AnyVectorEnv, VectorEnvironment
 
 _AnyEnv = gymnasium.Env[Any, Any]

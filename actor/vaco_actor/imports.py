@@ -1,6 +1,5 @@
 """Imports a manifest asks for, and suggestions for names it got wrong."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -49,10 +48,3 @@ def _import_file(path: Path) -> None:
     except BaseException:
         del sys.modules[path.stem]
         raise
-
-
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return `Did you mean 'X'? ` for the closest candidate; empty when none is close."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    closest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"Did you mean '{by_lower[closest[0]]}'? " if closest else ""

@@ -8,8 +8,7 @@ again and again, until a batch is queued. So one actor alone that produces fills
 from dataclasses import dataclass
 
 from vaco.job import VACOJobSpec
-
-from vaco_learner.roster import MAX_ACTORS
+from vaco.schema.actors import MAX_ACTORS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from vaco.schema.actors import MAX_ACTORS
+
 from vaco_learner.deliveries import DeliveryLog, DeliveryRecord
 
-MAX_ACTORS: Final = 4096
 _RECENT: Final = 32
 """Fragments over which an actor's rates and lag are measured."""
 MAX_ACTOR_ID_LENGTH: Final = 253

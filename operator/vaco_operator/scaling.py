@@ -140,11 +140,6 @@ class Decision:
     state: ScalingState
     limit: str = ""
 
-    @property
-    def limited(self) -> bool:
-        """Whether a bound or the rate limit holds the count back."""
-        return bool(self.limit)
-
 
 def decide(
     policy: ScalingPolicy,

@@ -5,6 +5,8 @@ what is wrong, where, and what to do. The exit statuses are how learner and acto
 runner or Kubernetes whether starting them again could help.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Final
 
 EXIT_OK: Final = 0
@@ -38,3 +40,14 @@ class UserError(Exception):
     def __str__(self) -> str:
         told = f"`{self.path}`: {self.problem}." if self.path else f"{self.problem}."
         return f"{told} {self.cure}" if self.cure else told
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Guess what was meant: a sentence with a space after it, for a cure; or nothing."""
+    folded = {_folded(each): each for each in known}
+    near = difflib.get_close_matches(_folded(word), folded, n=1)
+    return f"Did you mean `{folded[near[0]]}`? " if near else ""
+
+
+def _folded(word: str) -> str:
+    return word.lower().replace("_", "")

@@ -12,10 +12,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from vaco.errors import EXIT_FAILURE, EXIT_OK, UserError
+from vaco.errors import EXIT_FAILURE, EXIT_OK, UserError, did_you_mean
 from vaco.job import KIND, VACOJob
 from vaco.schema.changes import change_of
-from vaco.schema.problems import did_you_mean
 from vaco.schema.tree import Node, one_of, phrase, tree_of
 
 WIDTH = 96

@@ -23,7 +23,8 @@ from vaco.tensors import MalformedFragment, Part
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.wire import Span, WireError, field_key, field_number, split, varint
 
-MAX_MESSAGE_BYTES: Final = 2 << 20
+MAX_WHOLE_BYTES: Final = 2 << 20
+"""A larger fragment is sent in frames; what a channel takes at most is in `vaco.channels`."""
 FRAME_BYTES: Final = 1 << 20
 MAX_FRAGMENT_BYTES: Final = 256 << 20
 
@@ -52,7 +53,7 @@ def to_requests(fragment: Fragment) -> list[bytes]:
 
     """
     parts, size = fragment.to_parts(_USUAL_PREFIX_BYTES)
-    prefix_bytes = len(_prefix(size)) if size <= MAX_MESSAGE_BYTES else 0
+    prefix_bytes = len(_prefix(size)) if size <= MAX_WHOLE_BYTES else 0
     if prefix_bytes != _USUAL_PREFIX_BYTES:
         parts, size = fragment.to_parts(prefix_bytes)
     return _requests(parts, size)
@@ -217,7 +218,7 @@ def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
 
 
 def _requests(parts: list[Part], size: int) -> list[bytes]:
-    if size <= MAX_MESSAGE_BYTES:
+    if size <= MAX_WHOLE_BYTES:
         return [b"".join((_prefix(size), *parts))]
     if size > MAX_FRAGMENT_BYTES:
         raise ValueError(f"a fragment of {size} bytes is over the wire's {MAX_FRAGMENT_BYTES}")

@@ -223,7 +223,7 @@ def test_an_unknown_environment_is_named_with_a_suggestion(
     _, told = process.communicate(timeout=SECONDS)
     assert process.returncode == EXIT_PERMANENT, told
     assert "`spec.task.environment`: 'CartPool-v1'" in told
-    assert "Did you mean 'CartPole-v1'?" in told
+    assert "Did you mean `CartPole-v1`?" in told
     assert "Traceback" not in told
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vaco.errors import UserError
+from vaco.errors import UserError, did_you_mean
 from vaco.job import GymnasiumTask
 from vaco_actor.environments import make_vector_env, probe_spaces
-from vaco_actor.imports import did_you_mean, import_all
+from vaco_actor.imports import import_all
 from vaco_actor.vector_environment import VectorEnvironment
 from vaco_policy.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
@@ -107,9 +107,9 @@ def test_spaces_do_not_depend_on_the_vectorisation() -> None:
 @pytest.mark.parametrize(
     ("described", "path", "words"),
     [
-        (task("CartPol-v1"), "spec.task.environment", "Did you mean 'CartPole-v1'?"),
-        (task("cartpole"), "spec.task.environment", "Did you mean 'CartPole-v1'?"),
-        (task("ALE/Pongg-v5"), "spec.task.environment", "Did you mean 'ALE/Pong-v5'?"),
+        (task("CartPol-v1"), "spec.task.environment", "Did you mean `CartPole-v1`?"),
+        (task("cartpole"), "spec.task.environment", "Did you mean `CartPole-v1`?"),
+        (task("ALE/Pongg-v5"), "spec.task.environment", "Did you mean `ALE/Pong-v5`?"),
         (task("zzzz"), "spec.task.environment", "spec.task.imports"),
         (task("CartPole-v1", kwargs={"gravitas": 1}), "spec.task.kwargs", "gravitas"),
         (
@@ -125,7 +125,7 @@ def test_spaces_do_not_depend_on_the_vectorisation() -> None:
         (
             task("CartPole-v1", wrappers=[{"name": "FlatenObservation"}]),
             "spec.task.wrappers.0",
-            "Did you mean 'FlattenObservation'?",
+            "Did you mean `FlattenObservation`?",
         ),
         (
             task("CartPole-v1", wrappers=[{"name": "nowhere:Thing"}]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vaco.framing import FRAME_BYTES, MAX_FRAGMENT_BYTES, MAX_MESSAGE_BYTES
+from vaco.framing import FRAME_BYTES, MAX_FRAGMENT_BYTES, MAX_WHOLE_BYTES
 from vaco.trajectory import (
     Fragment,
     IncomingFragment,
@@ -67,14 +67,14 @@ def test_a_large_fragment_goes_in_frames_and_comes_out_whole(images: Fragment) -
 @pytest.mark.parametrize("excess", [-1, 0, 16])
 def test_messages_are_framed_from_the_bound_on(wire_fragment: WireFragment, excess: int) -> None:
     # The last array, so that what precedes it does not move.
-    half = MAX_MESSAGE_BYTES // 2
+    half = MAX_WHOLE_BYTES // 2
     _, size = wire_fragment(episode_lengths=np.zeros(half, np.uint8)).to_parts(4)
-    lengths = np.zeros(half + MAX_MESSAGE_BYTES - size + excess, np.uint8)
+    lengths = np.zeros(half + MAX_WHOLE_BYTES - size + excess, np.uint8)
     fragment = wire_fragment(episode_lengths=lengths)
-    assert fragment.to_parts(4)[1] == MAX_MESSAGE_BYTES + excess
+    assert fragment.to_parts(4)[1] == MAX_WHOLE_BYTES + excess
     requests = to_requests(fragment)
     assert len(requests) == (1 if excess <= 0 else 3)
-    assert max(map(len, requests)) <= MAX_MESSAGE_BYTES + 16
+    assert max(map(len, requests)) <= MAX_WHOLE_BYTES + 16
 
 
 def test_a_fragment_over_the_bound_is_not_sent(wire_fragment: WireFragment) -> None:

@@ -222,8 +222,8 @@ def test_what_limits_is_named():
     assert follow(AT_ONCE, 3, [load(20)])[0].limit == "MaxReplicas"
     assert follow(replace(AT_ONCE, minimum=3), 4, [load(1)] * 2)[-1].limit == "MinReplicas"
     rated = follow(STEADY, 1, [load(8)])[0]
-    assert (rated.desired, rated.limit, rated.limited) == (5, "RateLimit", True)
-    assert not follow(STEADY, 3, [load(3)])[0].limited
+    assert (rated.desired, rated.limit) == (5, "RateLimit")
+    assert follow(STEADY, 3, [load(3)])[0].limit == ""
 
 
 def test_actors_that_are_not_ready_are_waited_for_before_more_are_added():

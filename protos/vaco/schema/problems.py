@@ -3,7 +3,6 @@
 Every problem is told as path, value found, cause and cure; paths are spelled as in the file.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Final
 
 from pydantic_core import ErrorDetails
 
-from vaco.errors import UserError
+from vaco.errors import UserError, did_you_mean
 from vaco.schema.base import RULE_BROKEN, Broken
 from vaco.schema.sound import Place
 from vaco.schema.tree import Node, one_of, phrase
@@ -62,13 +61,6 @@ def shown(value: object) -> str:
     """Show a value as it could stand in the file, cut to a readable length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Guess what was meant: a sentence with a space after it, or nothing."""
-    folded = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(word.lower().replace("_", ""), folded, n=1)
-    return f"Did you mean `{folded[near[0]]}`? " if near else ""
 
 
 class Translator:
