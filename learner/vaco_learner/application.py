@@ -215,7 +215,8 @@ class Learner:
         self._monitoring = MonitoringServer(
             options.metrics_host, options.metrics_port, make_wsgi_app(registry), self._vitals
         )
-        status = StatusSource(self._uid, self._progress, self._ledger, self._monitoring.address)
+        address, stuck = self._monitoring.address, self._vitals.stuck
+        status = StatusSource(self._uid, self._progress, self._ledger, address, stuck)
         registry.register(StatusCollector(status))
         return status
 

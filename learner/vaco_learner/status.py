@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -33,17 +34,24 @@ class StatusSource:
         progress: where training is.
         ledger: where the samples are.
         metrics_address: of the Prometheus endpoint.
+        stuck: returns which threads are stuck, as phrases; empty: none.
 
     """
 
     def __init__(
-        self, job_uid: str, progress: Progress, ledger: Ledger, metrics_address: str
+        self,
+        job_uid: str,
+        progress: Progress,
+        ledger: Ledger,
+        metrics_address: str,
+        stuck: Callable[[], str],
     ) -> None:
         self._job_uid = job_uid
         self._progress = progress
         self._ledger = ledger
         self._roster: Roster | None = None
         self._metrics_address = metrics_address
+        self._stuck = stuck
 
     def set_roster(self, roster: Roster) -> None:
         """Give the actors, as soon as there can be any."""
@@ -59,6 +67,7 @@ class StatusSource:
         response = _progress_message(view, counts, supply)
         response.job_uid = self._job_uid
         response.metrics_address = self._metrics_address
+        response.stuck = self._stuck()
         response.actors.extend(
             pb.ActorAccount(
                 actor_id=account.actor_id,

@@ -27,7 +27,7 @@ from vaco.trajectory import (
 )
 from vaco.v1 import learner_pb2, learner_pb2_grpc, weights_pb2, weights_pb2_grpc
 from vaco.v1 import trajectory_pb2 as pb
-from vaco.vital import Vitals
+from vaco.vital import Pulse, Vitals, stuck_seconds
 from vaco.weights import Weights, WeightsAssembler
 from vaco_learner.admission import Admission
 from vaco_learner.buffer import FragmentBuffer
@@ -46,10 +46,12 @@ from vaco_learner.server import LearnerServer
 from vaco_learner.session import Ending
 from vaco_learner.spaces_gate import SpacesGate
 from vaco_learner.status import StatusFile, StatusSource
+from vaco_operator.local.learner_probe import LearnerProbe
 from vaco_policy.spaces import Box, Discrete, Spaces
 
 JOB = "job-uid"
 SECONDS = 10.0
+STUCK_SECONDS = 5.0
 SPACES = Spaces({"observation": Box((2,))}, Discrete(3))
 OTHER_SPACES = Spaces({"observation": Box((2,))}, Discrete(4))
 SPEC = FragmentSpec(
@@ -104,6 +106,7 @@ class Bench:
     outcomes: deque[EvaluationOutcome]
     status_path: Path
     let_in: Callable[[], None]
+    training: Pulse
     channels: list[grpc.Channel] = field(default_factory=list)
 
     def channel(self, security: Security | None = None) -> grpc.Channel:
@@ -215,7 +218,8 @@ def make_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 
 def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
     control, progress, ledger, roster = Control(), Progress(), Ledger(), Roster()
-    status = StatusSource(JOB, progress, ledger, "127.0.0.1:1")
+    vitals = Vitals(STUCK_SECONDS, str)
+    status = StatusSource(JOB, progress, ledger, "127.0.0.1:1", vitals.stuck)
     status.set_roster(roster)
     gate = SpacesGate()
     outcomes: deque[EvaluationOutcome] = deque()
@@ -231,7 +235,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         status=status,
         status_file=StatusFile(status_path, status, claim),
         control=control,
-        pulse=Vitals(60.0, str).pulse("ingest"),
+        pulse=vitals.pulse("ingest"),
         on_evaluation=outcomes.append,
         debug=debug,
     )
@@ -253,6 +257,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         outcomes=outcomes,
         status_path=status_path,
         let_in=lambda: server.open(Intake(admission, 2, 58)),
+        training=vitals.pulse("training"),
     )
 
 
@@ -847,6 +852,38 @@ def test_the_status_tells_ledger_and_actors(bench: Bench) -> None:
     (account,) = status.actors
     assert (account.actor_id, account.connected, account.samples) == ("actor-0", True, 12)
     assert account.trained == 4
+
+
+def test_the_status_tells_who_is_stuck_and_so_does_a_runners_probe(bench: Bench) -> None:
+    """Training beats once and not again, while calls are answered."""
+    with LearnerProbe(bench.address, JOB) as probe:
+
+        def told() -> str:
+            probe.poll(time.monotonic())
+            return probe.stuck(time.monotonic())
+
+        bench.training.beat()
+        eventually(lambda: told() or probe.answered)
+        assert told() == ""
+        eventually(lambda: told().startswith("training has not moved for"))
+        bench.training.beat()
+        eventually(lambda: told() == "")
+
+
+def test_a_runners_probe_tells_when_a_learner_falls_silent(bench: Bench) -> None:
+    with LearnerProbe(bench.address, JOB) as probe:
+        now = time.monotonic()
+        assert probe.stuck(now + 1e6) == "", "it has not begun to answer"
+
+        def answered() -> bool:
+            probe.poll(time.monotonic())
+            return probe.answered
+
+        eventually(answered)
+        assert probe.stuck(now + stuck_seconds() - 1) == ""
+        assert probe.stuck(now + 1e6).startswith("it has not answered for ")
+        probe.forget()
+        assert probe.stuck(now + 1e6) == ""
 
 
 def test_the_status_is_kept_on_the_disk(bench: Bench) -> None:

@@ -55,6 +55,18 @@ def call(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def test_a_learner_that_hangs_is_killed_and_started_again(vaco_run, monkeypatch):
+    monkeypatch.setenv("VACO_STUCK_SECONDS", "20")
+    runner = vaco_run()
+    before = runner.until(trained)
+    runner.named("learner").send_signal(signal.SIGSTOP)
+    after = runner.until(lambda s: s["learnerRestarts"] == 1 and s["version"] > before["version"])
+    assert after["incarnation"] == before["incarnation"] + 1
+    (stuck,) = runner.events("stuck")
+    assert "it has not answered for" in stuck["message"]
+    assert runner.end(signal.SIGINT) == 130
+
+
 def test_a_run_completes_and_can_be_evaluated_and_exported(vaco_run, tmp_path):
     runner = vaco_run("--set", "stop.envSteps=5000")
     assert runner.end() == 0, runner.output()

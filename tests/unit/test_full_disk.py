@@ -33,7 +33,7 @@ def test_the_status_file_stays_as_it_was_and_is_written_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     progress, path = Progress(), tmp_path / "learner-status.json"
-    source = StatusSource("job-uid", progress, Ledger(), "127.0.0.1:1")
+    source = StatusSource("job-uid", progress, Ledger(), "127.0.0.1:1", str)
     file = StatusFile(path, source, Claims(tmp_path, "job-uid").stake(1))
     file.write()
     before = path.read_text()

@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from vaco.channels import sync_channel
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1.learner_pb2_grpc import LearnerServiceStub
+from vaco.vital import stuck_seconds
 
 from vaco_operator.local.run_directory import RunDirectory
 from vaco_operator.scaling import Signals
@@ -52,11 +53,15 @@ class LearnerProbe:
         address: of the learner.
         job_uid: answers about another job are not believed.
 
+    Raises:
+        UserError: VACO_STUCK_SECONDS is not a number of seconds.
+
     """
 
     def __init__(self, address: str, job_uid: str) -> None:
         self.latest: pb.GetStatusResponse | None = None
         self._uid = job_uid
+        self._patience = stuck_seconds()
         self._channel = sync_channel(address)
         self._stub = LearnerServiceStub(self._channel)
         self._call: grpc.Future[pb.GetStatusResponse] | None = None
@@ -100,6 +105,15 @@ class LearnerProbe:
     def answers(self, now: float) -> bool:
         """Whether the learner that runs now has answered lately."""
         return self._answered is not None and now - self._answered <= BELIEVED_SECONDS
+
+    def stuck(self, now: float) -> str:
+        """Return how the learner that runs now is stuck, as a phrase; empty: it is not."""
+        if self.latest is None or self._answered is None:
+            return ""
+        silent = now - self._answered
+        if silent > self._patience:
+            return f"it has not answered for {silent:.0f} s"
+        return self.latest.stuck
 
     def signals(self, now: float) -> Signals | None:
         """Return what the learner measured for scaling; None: it has not answered."""

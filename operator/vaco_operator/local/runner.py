@@ -118,6 +118,7 @@ class LocalRunner:
         while True:
             now = self._clock()
             self._probe.poll(now)
+            self._end_if_stuck(now)
             ended = self._tend_learner(now) or self._tend_actors(now)
             if ended:
                 return ended
@@ -146,6 +147,15 @@ class LocalRunner:
             return _failed("BackoffLimitExceeded", death)
         self._learner_restarts += 1
         return None
+
+    def _end_if_stuck(self, now: float) -> None:
+        """Kill a learner that hangs: it would not hear a signal, and goes on from a checkpoint."""
+        why = self._probe.stuck(now)
+        if why and not self._learner_is_done:
+            self._directory.append_event("stuck", process="learner", message=why)
+            self._view.note(f"learner is killed: {why}")
+            self._learner.kill()
+            self._probe.forget()
 
     def _tend_actors(self, now: float) -> Ended | None:
         for death in self._pool.tick(now):

@@ -88,6 +88,11 @@ class Supervised:
         self.state = "waiting"
         return delay
 
+    def kill(self) -> None:
+        """End it at once; `tick` will report its death."""
+        if self.state == "running" and self.process is not None:
+            self.process.kill()
+
     def leave(self, now: float, grace: float) -> None:
         """Tell it to finish; after `grace` seconds it is killed. A second call can only shorten."""
         if self.state == "waiting":

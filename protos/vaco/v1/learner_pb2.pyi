@@ -91,6 +91,7 @@ class GetStatusResponse(_message.Message):
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_VERSION_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     phase: Global___LearnerPhase.ValueType
     message: _builtins.str
@@ -116,6 +117,8 @@ class GetStatusResponse(_message.Message):
     checkpoint_version: _builtins.int
     """newest complete checkpoint"""
     metrics_address: _builtins.str
+    stuck: _builtins.str
+    """which threads have not moved for too long; empty: none"""
     @_builtins.property
     def lag(self) -> Global___Lag: ...
     @_builtins.property
@@ -151,10 +154,11 @@ class GetStatusResponse(_message.Message):
         uptime_seconds: _builtins.float = ...,
         checkpoint_version: _builtins.int = ...,
         metrics_address: _builtins.str = ...,
+        stuck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "lag", b"lag", "ledger", b"ledger", "return_mean", b"return_mean", "scaling", b"scaling", "tv", b"tv", "tv_threshold", b"tv_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "episodes", b"episodes", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "incarnation", b"incarnation", "job_uid", b"job_uid", "lag", b"lag", "ledger", b"ledger", "message", b"message", "metrics_address", b"metrics_address", "phase", b"phase", "return_episodes", b"return_episodes", "return_mean", b"return_mean", "scaling", b"scaling", "steps_per_second", b"steps_per_second", "train_seconds", b"train_seconds", "tv", b"tv", "tv_threshold", b"tv_threshold", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "episodes", b"episodes", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "incarnation", b"incarnation", "job_uid", b"job_uid", "lag", b"lag", "ledger", b"ledger", "message", b"message", "metrics_address", b"metrics_address", "phase", b"phase", "return_episodes", b"return_episodes", "return_mean", b"return_mean", "scaling", b"scaling", "steps_per_second", b"steps_per_second", "stuck", b"stuck", "train_seconds", b"train_seconds", "tv", b"tv", "tv_threshold", b"tv_threshold", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__evaluation: _TypeAlias = _typing.Literal["evaluation"]  # noqa: Y015
     _WhichOneofArgType__evaluation: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation"]  # noqa: Y015
