@@ -123,11 +123,18 @@ def test_case_22_a_finished_job_ignores_scaling_and_changes_and_is_deleted_in_ti
     before = field.status()
     field.change(actors={"replicas": 6}, suspend=True)
     field.delete("Service", "pole-learner")
+    seen = before["observedGeneration"] + 1
+    field.wait_for_status("the change is seen", lambda s: s["observedGeneration"] == seen)
+    assert field.status() == {**before, "observedGeneration": seen}
     # A last change that is acted on shows that the others were seen.
     field.change(ttlSecondsAfterFinished=0)
     field.wait("the job is deleted", lambda: field.find("VACOJob", "pole") is None)
-    asked = field.wait("the log is complete", lambda: [e for e in field.asked(since) if e.writes])
-    assert [(e.verb, e.resource) for e in asked] == [("delete", "vacojobs")]
+
+    def asked() -> list[tuple[str, str]]:
+        return [(e.verb, e.resource) for e in field.asked(since) if e.writes]
+
+    field.wait("the log is complete", lambda: ("delete", "vacojobs") in asked())
+    assert asked() == [("patch", "vacojobs/status"), ("delete", "vacojobs")]
     assert before["phase"] == "Complete"
     for kind, name in CHILDREN:
         field.wait("the children go with it", lambda k=kind, n=name: field.find(k, n) is None)
