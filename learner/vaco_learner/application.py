@@ -22,6 +22,7 @@ import grpc
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from vaco.channels import Security
 from vaco.errors import (
+    EXIT_FAILURE,
     EXIT_FENCED,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -160,6 +161,7 @@ class Learner:
         self._outcomes: deque[EvaluationOutcome] = deque(maxlen=64)
         self._termination_log = TerminationLog(options.termination_log)
         self._vitals = Vitals(stuck_seconds(), self._unready)
+        control.watch(self._vitals.stuck)
         self._pulse = self._vitals.pulse("training")
         self._status = self._serve_figures()
         self._status_file = StatusFile(
@@ -243,12 +245,16 @@ class Learner:
             loop.end()
             return self._complete(reason)
         except StopRequestedError:
+            stuck = self._control.complaint
+            why = f"told to stop while {stuck}" if stuck else "told to stop"
+            _LOG.info("%s", why)
             if loop is not None:
                 loop.end()
-            self._progress.ended(LearnerPhase.INTERRUPTED, "told to stop")
+            self._progress.ended(LearnerPhase.INTERRUPTED, why)
             # A node that is drained tells all its pods at once: the actors go first.
             self._wait_for_actors_to_leave()
-            return EXIT_INTERRUPTED
+            # What a liveness probe has us stopped for is a failure, and of those there is a bound.
+            return EXIT_FAILURE if stuck else EXIT_INTERRUPTED
         except (JobFailedError, UserError) as error:
             _LOG.error("the job failed: %s", error)
             self._progress.ended(LearnerPhase.FAILED, str(error))

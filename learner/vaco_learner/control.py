@@ -1,6 +1,7 @@
 """What other threads, signals and actors have to say to the training thread."""
 
 import threading
+from collections.abc import Callable
 
 from vaco.errors import UserError
 
@@ -18,11 +19,19 @@ class Control:
 
     def __init__(self) -> None:
         self._stop = False
+        self._stuck: Callable[[], str] = str
+        self.complaint = ""
+        """What was stuck when it was told to stop, as a phrase; empty: nothing was."""
         self._error: BaseException | None = None
         self._lock = threading.Lock()
 
+    def watch(self, stuck: Callable[[], str]) -> None:
+        """Have `stuck` tell, when it is told to stop, whether that is why; it takes no lock."""
+        self._stuck = stuck
+
     def request_stop(self) -> None:
         """Ask the training thread to end; takes no lock, so a signal handler may call it."""
+        self.complaint = self.complaint or self._stuck()
         self._stop = True
 
     def fail(self, message: str) -> None:

@@ -3,7 +3,8 @@
 How a pod ends decides what follows. A node that is drained, lost or needed for something else is
 nobody's fault, and neither is a learner that was told to stop and has checkpointed: another pod
 takes over, and no attempt of `backoffLimit` is used up. A learner that says that trying again is
-in vain (exit status 3) fails the Job at once. All else uses up attempts.
+in vain (exit status 3) fails the Job at once. All else uses up attempts, a learner too that is told
+to stop because it is stuck: it knows, and ends with exit status 1 or is killed.
 
 There is no PodDisruptionBudget: for a single pod it could only forbid, and a drain would hang
 until someone gives in. The annotations ask those who only tidy up to leave the pod alone.
