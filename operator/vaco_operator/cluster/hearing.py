@@ -20,20 +20,35 @@ from vaco_operator.scaling import Signals
 from vaco_operator.status import cannot_be_told
 
 BELIEVED_SECONDS: Final = 15.0
-"""A learner that has not answered for longer is not available; it is asked every 5 s."""
+"""A learner that has not answered for longer, and not to three questions, is not available."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The newest that is believed: from which pod, and at which monotonic second it was said.
+    """The newest that is believed.
 
-    `last` tells whether these are last words.
+    Attributes:
+        status: what was said.
+        pod: who said it.
+        at: monotonic seconds of when.
+        every: seconds between two questions; 0: these are last words, nobody answers any more.
+
     """
 
     status: pb.GetStatusResponse
     pod: str
     at: float
-    last: bool = False
+    every: float
+
+    @property
+    def last(self) -> bool:
+        """Whether these are last words."""
+        return self.every == 0
+
+    @property
+    def until(self) -> float:
+        """Monotonic seconds until which the learner is taken to be there."""
+        return self.at + max(BELIEVED_SECONDS, 3 * self.every)
 
     @property
     def done(self) -> bool:
@@ -58,13 +73,13 @@ def listen(job: VACOJob, observed: Observed, heard: Heard | None, now: Moment) -
     answer = observed.answer
     pod = observed.learner
     if answer is not None and pod is not None and answer.pod == pod.uid:
-        said = Heard(answer.status, answer.pod, answer.at)
+        said = Heard(answer.status, answer.pod, answer.at, answer.every)
         if answer.status.job_uid == job.metadata.uid and _is_news(said, heard, observed):
             heard = said
     ended = ended_learner(observed)
     words = last_words(ended.ended) if ended is not None and ended.ended is not None else None
     if ended is not None and words is not None:
-        said = Heard(words, ended.uid, now.monotonic, last=True)
+        said = Heard(words, ended.uid, now.monotonic, every=0)
         repeated = heard is not None and heard.last and heard.pod == ended.uid
         if not repeated and words.job_uid == job.metadata.uid and _is_news(said, heard, observed):
             heard = said
@@ -76,7 +91,7 @@ def answering(observed: Observed, heard: Heard | None, now: Moment) -> Heard | N
     pod = observed.learner
     if heard is None or heard.last or pod is None or heard.pod != pod.uid:
         return None
-    return heard if now.monotonic - heard.at <= BELIEVED_SECONDS else None
+    return heard if now.monotonic <= heard.until else None
 
 
 def ended_learner(observed: Observed) -> Pod | None:

@@ -44,11 +44,15 @@ class Child(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a learner said: in which pod it ran, and at which monotonic second it was heard."""
+    """What a learner said: in which pod it ran, and at which monotonic second it was heard.
+
+    `every` is the seconds between two questions to it.
+    """
 
     status: pb.GetStatusResponse
     pod: str
     at: float
+    every: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from vaco.job import JobError, VACOJob, VACOJobStatus
 from vaco_operator.cluster import attempts, autoscale, labels, troubles
 from vaco_operator.cluster.desired import desired_children, issue, issued_now, next_issue
 from vaco_operator.cluster.ending import after_the_end, tidying
-from vaco_operator.cluster.hearing import BELIEVED_SECONDS, Heard, answering, listen
+from vaco_operator.cluster.hearing import Heard, answering, listen
 from vaco_operator.cluster.leaving import Leaving, appointments, grace_left, leaving
 from vaco_operator.cluster.observed import Child, Moment, Observed
 from vaco_operator.cluster.outcome import active_deadline, is_finished, outcome, start_deadline
@@ -319,7 +319,7 @@ def _appointments(view: _View, memory: Memory) -> Iterator[float]:
     )
     yield from appointments(observed, memory.leaving, now.monotonic)
     if view.voice is not None:
-        yield view.voice.at + BELIEVED_SECONDS - now.monotonic
+        yield view.voice.until - now.monotonic
     if view.scale.costs:
         yield SEEN_SECONDS
     yield from (refusal.until - now.monotonic for refusal in memory.refusals)

@@ -220,14 +220,14 @@ class Scene:
         document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
         return str(self.put(document)["metadata"]["uid"])
 
-    def hear(self, *, pod: str = "", **said: Any) -> None:
-        """Have the learner answer now; `said`: fields of its status."""
+    def hear(self, *, pod: str = "", every: float = 5, **said: Any) -> None:
+        """Have the learner answer now, asked every so many seconds; `said`: its status."""
         learner = self.observed.learner
         status = pb.GetStatusResponse(
             **{"job_uid": UID, "phase": pb.LEARNER_PHASE_TRAINING, "incarnation": 1} | said
         )
         uid = pod or (learner.uid if learner else "")
-        self.answer = Answer(status, uid, self.now.monotonic)
+        self.answer = Answer(status, uid, self.now.monotonic, every)
 
     def running(self, actors: int = 2) -> Scene:
         """Bring the job to where it trains with so many actors, all connected."""

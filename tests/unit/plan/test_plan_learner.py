@@ -284,6 +284,14 @@ def test_case_16_an_answer_grows_old():
     assert decided.status.env_steps == 1000
 
 
+def test_a_learner_that_is_asked_less_often_is_believed_for_longer():
+    scene = Scene().running()
+    scene.hear(version=6, every=20)
+    scene.step()
+    assert truth(scene.after(59).step().status, "LearnerAvailable")[0] == "True"
+    assert truth(scene.after(2).step().status, "LearnerAvailable")[0] == "False"
+
+
 def test_last_words_count_unless_something_newer_was_heard():
     scene = Scene().running()
     scene.learner_pod(phase="Failed", ready=False, state=ended(143, words(version=6)))
