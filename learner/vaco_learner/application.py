@@ -218,6 +218,7 @@ class Learner:
             options.metrics_host, options.metrics_port, make_wsgi_app(registry), self._vitals
         )
         address, stuck = self._monitoring.address, self._vitals.stuck
+        _LOG.info("metrics are served at %s", address)
         status = StatusSource(self._uid, self._progress, self._ledger, address, stuck)
         registry.register(StatusCollector(status))
         return status

@@ -121,7 +121,7 @@ class ReturnWindow:
         self.ended = ended
 
     def add(self, returns: Iterable[float]) -> None:
-        """Take in episodes that ended, in the order in which they did."""
+        """Take in what ended in a batch: by fragment, by environment, then by time."""
         added = [float(value) for value in returns]
         self._returns.extend(added)
         self.ended += len(added)

@@ -95,9 +95,7 @@ def status(
 def evaluate(
     run: Run,
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes to play.")] = None,
-    video: Annotated[
-        Path | None, typer.Option(help="Record the first episode to this file (.mp4).")
-    ] = None,
+    video: Annotated[Path | None, typer.Option(help="Film one more episode: .mp4 or .gif.")] = None,
     version: Checkpoint = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

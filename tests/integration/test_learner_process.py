@@ -365,7 +365,9 @@ def test_a_checkpoint_of_another_job_is_refused(start: Callable[..., Learner]) -
 def test_prometheus_is_served_where_the_status_says(start: Callable[..., Learner]) -> None:
     learner, actor = start(), ScriptedActor()
     actor.play(learner.channel(), enough=lambda: len(actor.fates) > 4)
-    with urlopen(f"http://{learner.status().metrics_address}/metrics", timeout=SECONDS) as answer:
+    address = learner.status().metrics_address
+    assert f"metrics are served at {address}" in learner.log.read_text()
+    with urlopen(f"http://{address}/metrics", timeout=SECONDS) as answer:
         text = answer.read().decode()
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values["vaco_learner_env_steps_total"]) >= 64

@@ -4,7 +4,7 @@
       job.yaml              the resolved job, with its uid: the run's identity
       run.lock              held (flock) by the one `vaco run` and its learner
       status.json           the VACOJob's status, replaced atomically while the run lasts
-      learner-status.json   the learner's own last words
+      learner-status.json   the learner's own status, replaced while it runs
       learner.address       where the learner listens
       metrics*.jsonl        one line per update, by the learner (vaco.metrics_file)
       events.jsonl          scaling and restarts, by the runner

@@ -51,8 +51,8 @@ class ActorsSpec(Part):
         default=30.0,
         gt=0,
         le=3600,
-        description="Seconds an actor has, when told to leave, to send what it has and to have it "
-        "acknowledged.",
+        description="Seconds an actor has, when told to leave, until all that it made is in the "
+        "learner's hands.",
     )
     pod_template: PodTemplate = Field(
         default={},

@@ -106,8 +106,8 @@ class LearnerSpec(Part):
         default=2,
         ge=1,
         le=64,
-        description="Bound of the queue, in batches. When it is full, the learner grants no "
-        "credits and the actors wait.",
+        description="Bound of the queue, in batches. When it is full, the learner reads no more "
+        "fragments and the actors wait.",
     )
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="Checkpoints.")
     precision: Literal["fp32", "bf16"] = Field(
