@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from training_harness.installed import Installed, installed, make_namespace
+from kube_harness.programs import PROJECT
+from training_harness.installed import Installed, installed, make_field
 from training_harness.kubectl import Kubectl
-from training_harness.machine_python import pod_template
-from training_harness.run import Document, Run, manifest, prepare, scripted_pod
+from training_harness.run import PARTS, Document, Run, manifest, prepare, scripted_pod
 from training_harness.second_node import second_node
 
 if TYPE_CHECKING:
@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 AWAY_SECONDS = 60.0
+CARTPOLE = PROJECT / "examples" / "cartpole.yaml"
+WARMING = {
+    "task": {
+        "environment": "test/WarmingCartPole-v0",
+        "imports": [str(PROJECT / "tests" / "environments" / "warming.py")],
+        "kwargs": {"steps": 1500, "seconds": 0.002},
+    },
+    # Users wait for a minute before they give actors back, tests do not.
+    "autoscaling": {"scaleDown": {"stabilizationWindowSeconds": 10}},
+}
 DENY_ALL = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
@@ -67,7 +77,7 @@ def vaco(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
 def pole(vaco: Installed) -> Iterator[Run]:
     api, namespace = vaco.api, "fields"
     volumes = vaco.cluster.kubeconfig.parent / "volumes"
-    make_namespace(api, namespace)
+    make_field(api, namespace)
     metadata = {"name": "default-deny", "namespace": namespace}
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
     api.create({**policy, "metadata": metadata, "spec": DENY_ALL})
@@ -78,12 +88,13 @@ def pole(vaco: Installed) -> Iterator[Run]:
             learner={
                 "batchSize": 512,
                 "checkpoint": {"intervalSeconds": 0.5, "keep": 3},
-                "podTemplate": pod_template("learner", **LEARNER_POD),
+                "storage": {"size": "1Gi"},
+                "podTemplate": {"spec": LEARNER_POD},
             },
             actors={
                 **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), 2),
                 "drainSeconds": 10,
-                "podTemplate": pod_template("actor", **ACTOR_POD),
+                "podTemplate": {"spec": ACTOR_POD},
             },
             backoffLimit=3,
         )
@@ -91,6 +102,46 @@ def pole(vaco: Installed) -> Iterator[Run]:
     yield run
     api.delete("v1", "Namespace", namespace)
     shutil.rmtree(volumes)
+
+
+@pytest.fixture
+def first(vaco: Installed, tmp_path: Path) -> Iterator[Run]:
+    """A namespace for one job, which ends with the test: the next one wants both cores."""
+    make_field(vaco.api, "first")
+    yield Run(vaco.api, "first", "cartpole", tmp_path)
+    vaco.api.delete("v1", "Namespace", "first")
+    vaco.api.wait_for(
+        "nothing of it runs", lambda: not vaco.api.list("v1", "Pod", "first"), seconds=90
+    )
+
+
+def test_a_job_that_is_applied_trains_to_its_goal_and_is_scaled_both_ways(
+    vaco: Installed, first: Run, tmp_path: Path
+) -> None:
+    """Its simulator is slow at first: more actors are wanted then, and fewer when it is warm."""
+    kubectl = Kubectl(vaco.cluster.kubeconfig)
+    change = ("--local", "--type=merge", f"--patch={json.dumps({'spec': WARMING})}")
+    path = tmp_path / "cartpole.yaml"
+    path.write_text(kubectl.run("patch", f"--filename={CARTPOLE}", *change, "--output=yaml"))
+    kubectl.run("--namespace=first", "apply", f"--filename={path}")
+    kubectl.run(
+        *("--namespace=first", "wait", "vj/cartpole"),
+        *("--for=condition=Complete", "--timeout=340s"),
+    )
+
+    status = first.status()
+    assert status["phase"] == "Complete"
+    assert status["returnMean"] >= 475
+    assert status["envSteps"] == status["ledger"]["trained"]
+    assert status["learnerRestarts"] == 0
+    ledger = status["ledger"]
+    assert ledger["received"] == sum(ledger[part] for part in PARTS)
+    changes = [*first.events("ScaledUp"), *first.events("ScaledDown")]
+    changes.sort(key=lambda event: event["metadata"]["creationTimestamp"])
+    assert [event["reason"] for event in changes][:1] == ["ScaledUp"]
+    assert "ScaledDown" in [event["reason"] for event in changes], changes
+    assert all("/s per actor x 1.1 asks for" in event["message"] for event in changes)
+    assert status["scaling"]["events"] == len(changes)
 
 
 def test_case_28_restricted_pods_train_in_a_namespace_that_denies_all_traffic(pole: Run) -> None:

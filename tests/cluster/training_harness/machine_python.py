@@ -1,11 +1,9 @@
 """Lets pods of a namespace run this machine's Python, torch and vaco included, without an image.
 
-The folders come as PersistentVolumes of the kind hostPath, each bound to a claim of the namespace:
-a namespace under the restricted profile of the Pod Security Standards takes claims, but no
-hostPath. So the test's pods are what the operator makes of a job, and a claim per folder.
-
-    bring_python(api, namespace)
-    job["spec"]["learner"]["podTemplate"] = pod_template("learner")
+The machine's folders come as PersistentVolumes of the kind hostPath, each bound to a claim of the
+namespace: a namespace under the restricted profile of the Pod Security Standards takes claims, but
+no hostPath. A MutatingAdmissionPolicy mounts them into every pod there and lowers what it requests,
+as tests share two cores. So a job is what a user writes, and its pods are what the operator makes.
 """
 
 from __future__ import annotations
@@ -14,28 +12,60 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
+from kube_harness.api import ApiError
 from kube_harness.programs import PROJECT
 
 if TYPE_CHECKING:
     from kube_harness.api import Api
 
+LABEL: Final = "test.vaco.dev/machine-python"
 FOLDERS: Final = tuple(sorted({"/usr", sys.base_prefix, sys.prefix, str(PROJECT)}))
 PATH: Final = f"{Path(sys.prefix) / 'bin'}:/usr/bin:/bin"
-# The operator asks for a core for each; tests share two.
 REQUESTS: Final = {"cpu": "50m", "memory": "64Mi"}
+_POLICY: Final = "machine-python"
+_ADMISSION: Final = "admissionregistration.k8s.io/v1"
 
 
-def need_this_machine() -> None:
-    """Skip where pods cannot run what is here."""
-    if not Path("/lib").is_symlink():
-        pytest.skip("pods run this machine's programs, which needs the merged /usr of Debian")
+def install(api: Api) -> None:
+    """Make the policy, for namespaces with the label."""
+    selector = {"matchLabels": {LABEL: "true"}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"]}
+    api.create(
+        {
+            "apiVersion": _ADMISSION,
+            "kind": "MutatingAdmissionPolicy",
+            "metadata": {"name": _POLICY},
+            "spec": {
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "matchConstraints": {
+                    "namespaceSelector": selector,
+                    "resourceRules": [{**rule, "resources": ["pods"]}],
+                },
+                "mutations": [
+                    {
+                        "patchType": "ApplyConfiguration",
+                        "applyConfiguration": {"expression": _mounted()},
+                    }
+                ],
+            },
+        }
+    )
+    api.create(
+        {
+            "apiVersion": _ADMISSION,
+            "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": {"name": _POLICY},
+            "spec": {"policyName": _POLICY},
+        }
+    )
 
 
-def bring_python(api: Api, namespace: str) -> None:
-    """Make the claims by which pods of `namespace` mount the folders."""
+def bring(api: Api, namespace: str) -> None:
+    """Make the claims in a namespace with the label, and wait until the policy acts there."""
     for number, folder in enumerate(FOLDERS):
-        bind_folder(api, namespace, _claim(number), Path(folder))
+        bind_folder(api, namespace, _volume(number), Path(folder))
+    api.wait_for("pods get the folders", lambda: _is_mounted(api, namespace))
 
 
 def bind_folder(api: Api, namespace: str, claim: str, folder: Path, *, made: bool = True) -> None:
@@ -80,30 +110,66 @@ def bind_folder(api: Api, namespace: str, claim: str, folder: Path, *, made: boo
     )
 
 
-def pod_template(container: str, **spec: Any) -> dict[str, Any]:
-    """Return what a user's pod template adds, so that the pod's `python` is this machine's.
-
-    Args:
-        container: `learner` or `actor`.
-        spec: more fields of the pod's.
-
-    """
-    volumes = [
-        {"name": _claim(n), "persistentVolumeClaim": {"claimName": _claim(n), "readOnly": True}}
+def _mounted() -> str:
+    """What is applied to a pod, in CEL."""
+    volumes = ", ".join(
+        f'Object.spec.volumes{{name: "{_volume(n)}", persistentVolumeClaim:'
+        f' Object.spec.volumes.persistentVolumeClaim{{claimName: "{_volume(n)}", readOnly: true}}}}'
         for n in range(len(FOLDERS))
-    ]
-    mounts = [
-        {"name": _claim(number), "mountPath": folder, "readOnly": True}
+    )
+    mounts = ", ".join(
+        f'Object.spec.containers.volumeMounts{{name: "{_volume(number)}",'
+        f' mountPath: "{folder}", readOnly: true}}'
         for number, folder in enumerate(FOLDERS)
-    ]
-    ours = {
-        "name": container,
-        "env": [{"name": "PATH", "value": PATH}],
-        "volumeMounts": mounts,
-        "resources": {"requests": REQUESTS},
+    )
+    requests = ", ".join(f'"{name}": "{quantity}"' for name, quantity in REQUESTS.items())
+    return f"""
+        Object{{spec: Object.spec{{
+            volumes: [{volumes}],
+            containers: object.spec.containers.map(container, Object.spec.containers{{
+                name: container.name,
+                env: [Object.spec.containers.env{{name: "PATH", value: "{PATH}"}}],
+                volumeMounts: [{mounts}],
+                resources: Object.spec.containers.resources{{requests: {{{requests}}}}}
+            }})
+        }}}}
+    """
+
+
+def _is_mounted(api: Api, namespace: str) -> bool:
+    """Ask what would become of a pod; the API server takes a moment to know a new policy."""
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe"},
+        "spec": {
+            "securityContext": {
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "probe",
+                    "image": "probe",
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }
+            ],
+        },
     }
-    return {"spec": {"volumes": volumes, "containers": [ours], **spec}}
+    try:
+        told = api.request("POST", api.path("v1", "Pod", "", namespace), pod, query=_DRY)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return False
+    return f'"claimName":"{_volume(0)}"' in told
 
 
-def _claim(number: int) -> str:
+_DRY: Final = {"dryRun": "All"}
+
+
+def _volume(number: int) -> str:
     return f"machine-{number}"

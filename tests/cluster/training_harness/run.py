@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
-from training_harness.machine_python import REQUESTS, bind_folder, bring_python, pod_template
+from training_harness.machine_python import bind_folder
 from vaco.job import API_VERSION
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Document = dict[str, Any]
 MODULES: Final = {"learner": "vaco_learner", "actor": "vaco_actor"}
 HOLD: Final = "test.vaco.dev/hold"
 SECONDS: Final = 120.0
-_PARTS: Final = ("queued", "trained", "stale", "duplicate", "rejected")
+PARTS: Final = ("queued", "trained", "stale", "duplicate", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +202,12 @@ class Run:
         assert sum(n for u in updates for *_, n in u["fragments"]) == updates[-1]["env_steps"]
         for update in updates:
             ledger = update["ledger"]
-            assert ledger["received"] == sum(ledger[part] for part in _PARTS)
+            assert ledger["received"] == sum(ledger[part] for part in PARTS)
         return updates
 
 
 def prepare(api: Api, namespace: str, name: str, folder: Path) -> Run:
-    """Give a namespace this machine's Python, and a job of that name a volume in `folder`."""
-    bring_python(api, namespace)
+    """Give a job of that name a volume in `folder`."""
     folder.mkdir(parents=True)
     # A volume of the kind hostPath is not given to the pod's group.
     folder.chmod(0o777)
@@ -217,19 +216,7 @@ def prepare(api: Api, namespace: str, name: str, folder: Path) -> Run:
 
 
 def manifest(run: Run, **spec: Any) -> Document:
-    """Return the manifest of a job with storage, whose pods run this machine's Python.
-
-    Args:
-        run: what it is for.
-        spec: replaces top-level fields of a CartPole job, and is added to `learner` and `actors`.
-
-    """
-    learner = {
-        "storage": {"size": "1Gi"},
-        "podTemplate": pod_template("learner"),
-        **spec.pop("learner", {}),
-    }
-    actors = {"podTemplate": pod_template("actor"), **spec.pop("actors", {})}
+    """Return the manifest of a CartPole job; `spec` replaces its top-level fields."""
     return {
         "apiVersion": API_VERSION,
         "kind": "VACOJob",
@@ -238,8 +225,6 @@ def manifest(run: Run, **spec: Any) -> Document:
             "task": {"environment": "CartPole-v1"},
             "rollout": {"environmentsPerActor": 4, "fragmentLength": 32},
             "stop": {"envSteps": 10**9},
-            "learner": learner,
-            "actors": actors,
             **spec,
         },
     }
@@ -247,13 +232,6 @@ def manifest(run: Run, **spec: Any) -> Document:
 
 def scripted_pod(run: Run, name: str, script: str, secrets: list[str], image: str) -> Document:
     """Return a pod that runs a script of Python's, and sees those Secrets below /secrets."""
-    template = pod_template("script")["spec"]
-    (container,) = template["containers"]
-    mounts = [
-        *container["volumeMounts"],
-        *({"name": s, "mountPath": f"/secrets/{s}", "readOnly": True} for s in secrets),
-    ]
-    volumes = [*template["volumes"], *({"name": s, "secret": {"secretName": s}} for s in secrets)]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -266,15 +244,17 @@ def scripted_pod(run: Run, name: str, script: str, secrets: list[str], image: st
                 "runAsUser": 65532,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "volumes": volumes,
+            "volumes": [{"name": each, "secret": {"secretName": each}} for each in secrets],
             "containers": [
                 {
-                    **container,
+                    "name": "script",
                     "image": image,
                     "imagePullPolicy": "Never",
                     "command": ["python", "-c", script],
-                    "volumeMounts": mounts,
-                    "resources": {"requests": REQUESTS},
+                    "volumeMounts": [
+                        {"name": each, "mountPath": f"/secrets/{each}", "readOnly": True}
+                        for each in secrets
+                    ],
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,
