@@ -26,18 +26,20 @@ from kube_harness import launch
 from kube_harness.api import Api
 from kube_harness.programs import PROJECT, binary
 from training_harness import installed
-from training_harness.run import Run
+from training_harness.run import Document, Run
 
 CALL_SECONDS = 900
 FIELD = "demo"
 EXAMPLE = "examples/cartpole.yaml"
 PREFACE = """# From nothing to a trained policy
 
-Written by `python tests/cluster/transcript.py` on {date}: a Kubernetes {kubernetes} whose one node is the real kubelet and containerd
-of a machine with {cores} cores. All commands were run as they stand here, in a namespace `demo` that admits the restricted profile of the Pod
-Security Standards only. No registry can be reached there: the operator's image was built from `operator/Dockerfile`, and pods of jobs
-run the machine's own Python, which the tests mount into them.
+Written by `python tests/cluster/transcript.py` on {date}: a Kubernetes {kubernetes} whose one node
+is the real kubelet and containerd of a machine with {cores} cores. All commands were run as they
+stand here, in a namespace `demo` that admits the restricted profile of the Pod Security Standards
+only. No registry can be reached there: the operator's image was built from `operator/Dockerfile`,
+and pods of jobs run the machine's own Python, which the tests mount into them.
 """
+PODS = "kubectl get pods,services,networkpolicies -l training.vaco.dev/job=cartpole"
 
 
 class Transcript:
@@ -111,7 +113,7 @@ def main(target: Path) -> int:
         launch.launched("node") as held,
         closing(Api(held.cluster.kubeconfig)) as api,
     ):
-        installed.prepare(held.cluster, api, print_line)
+        installed.prepare(held.cluster, api, _print_line)
         installed.make_field(api, FIELD)
         kubeconfig = _in_namespace(held.cluster.kubeconfig, Path(home))
         images = Path(home) / "images.yaml"
@@ -127,9 +129,8 @@ def _record(transcript: Transcript, run: Run, images: Path, version: str) -> Non
     transcript.say(PREFACE.format(date=today, kubernetes=version, cores=os.cpu_count()))
     transcript.say("## Install\n")
     where = f"--namespace {installed.NAMESPACE}"
-    transcript.run(
-        f"helm install {installed.RELEASE} charts/vaco {where} --values {images} --wait --hide-notes"
-    )
+    how = f"{where} --values {images} --wait --hide-notes"
+    transcript.run(f"helm install {installed.RELEASE} charts/vaco {how}")
     transcript.run(f"kubectl get pods {where}")
     transcript.say("## Train\n")
     transcript.run(f"kubectl apply -f {EXAMPLE}")
@@ -141,7 +142,7 @@ def _record(transcript: Transcript, run: Run, images: Path, version: str) -> Non
             "kubectl get pods,services,networkpolicies -l training.vaco.dev/job=cartpole"
         )
         transcript.run("kubectl describe vj cartpole")
-        run.wait_for_status("it ends", lambda s: s["phase"] in ("Complete", "Failed"), CALL_SECONDS)
+        run.wait_for_status("it ends", _is_over, CALL_SECONDS)
     transcript.say("And at the end:\n")
     transcript.run("kubectl wait --for=condition=Complete vj/cartpole --timeout=10m")
     transcript.run("kubectl get vj")
@@ -153,6 +154,10 @@ def _record(transcript: Transcript, run: Run, images: Path, version: str) -> Non
     transcript.run("kubectl explain vj.spec.learner")
     if missing := [reason for reason in ("ScaledUp", "ScaledDown") if reason not in said]:
         raise RuntimeError(f"the job was not {missing}; nothing is written")
+
+
+def _is_over(status: Document) -> bool:
+    return status["phase"] in ("Complete", "Failed")
 
 
 def _in_namespace(kubeconfig: Path, folder: Path) -> Path:
@@ -169,7 +174,7 @@ def _version(api: Api) -> str:
     return version
 
 
-def print_line(text: str) -> None:
+def _print_line(text: str) -> None:
     """Tell what takes time."""
     sys.stderr.write(f"{text}\n")
 
