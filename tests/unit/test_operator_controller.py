@@ -142,7 +142,7 @@ def test_looks_that_wait_for_nothing_let_others_have_their_turn() -> None:
         def __init__(self, queue: WorkQueue) -> None:
             self.queue, self.looks, self.turns = queue, 0, 0
 
-        async def reconcile(self, key: JobKey) -> float | None:
+        async def reconcile(self, key: JobKey) -> float | None:  # noqa: ARG002
             self.looks += 1
             if self.looks < 100:
                 self.queue.add(JobKey("ns", str(self.looks)))

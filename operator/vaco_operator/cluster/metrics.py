@@ -2,7 +2,7 @@
 
 | metric | labels | what |
 |---|---|---|
-| `vaco_operator_reconcile_seconds` | result | histogram; `success`, `api_error`, `misconfigured`, `fault` |
+| `vaco_operator_reconcile_seconds` | result | histogram; see `Controller` |
 | `vaco_operator_queue_wait_seconds` | | histogram; from a change to a worker |
 | `vaco_operator_queue_depth` | | jobs that wait for a worker |
 | `vaco_operator_queue_adds_total` | | jobs that were put in |
