@@ -8,15 +8,14 @@ noisy, so what can be compared is compared within one run and given as a ratio.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
+
+from benchmarks.results_file import machine, record
+
+__all__ = ["machine", "main"]
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 BENCHMARKS = ("trajectory", "cartpole", "halfcheetah")
@@ -32,43 +31,16 @@ def main() -> int:
     if unknown := sorted(set(names) - set(BENCHMARKS)):
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
 
-    document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    figures: dict[str, object] = document.get("figures", {})
     for name in names:
         print(f"== {name}", flush=True)
         measure: Callable[[], Mapping[str, object]] = import_module(f"benchmarks.{name}").measure
-        for key, value in measure().items():
-            figures[key] = value
+        figures = measure()
+        for key, value in figures.items():
             print(f"{key:48} {value}", flush=True)
         # Written after each one: a long run that is cut short keeps what it has measured.
-        RESULTS.parent.mkdir(exist_ok=True)
-        document = {"machine": machine(), "figures": dict(sorted(figures.items()))}
-        RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+        record(RESULTS, name, figures)
     print(f"figures: {RESULTS.relative_to(Path.cwd())}")
     return 0
-
-
-def machine() -> dict[str, object]:
-    """Say where and when the figures were measured."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memoryGiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("torch", "grpcio", "gymnasium")},
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":
