@@ -224,7 +224,7 @@ def test_probes_follow_the_learner_and_its_actor(place: Place) -> None:
 
 
 def block(path: Path) -> None:
-    """A fault: a FIFO, which nobody reads, where a file is written anew again and again."""
+    """A fault: a FIFO, which nobody reads, where a file is written aside again and again."""
     while True:
         with suppress(FileExistsError):
             os.mkfifo(path)
@@ -233,18 +233,23 @@ def block(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("blocked", "stuck"),
-    [(".tmp-learner-status.json", "ingest"), ("checkpoints/.tmp-claim-1.json", "training")],
+    [("learner-status.json", "ingest"), ("checkpoints/claim-1.json", "training")],
 )
 def test_a_thread_that_hangs_fails_the_liveness_probe(
-    place: Place, blocked: str, stuck: str
+    place: Place, tmp_path: Path, blocked: str, stuck: str
 ) -> None:
-    learner = place.learner(VACO_STUCK_SECONDS="3")
+    # Names of files written aside are drawn by lot; here the lot is always the same.
+    known = tmp_path / "known"
+    known.mkdir()
+    (known / "sitecustomize.py").write_text("import secrets; secrets.token_hex = '{:08d}'.format")
+    learner = place.learner(VACO_STUCK_SECONDS="3", PYTHONPATH=str(known))
     place.actor("pole-actors-x", learner.address())
     learner.wait_until_trained()
     assert learner.ask("/livez") == (200, "ok")
     address = learner.monitoring()
     learner.monitoring = lambda: address  # type: ignore[method-assign]  # it is not written anew
-    block(learner.run_dir / blocked)
+    folder, name = (learner.run_dir / blocked).parent, Path(blocked).name
+    block(folder / f".tmp-{name}.{learner.process.pid}-00000004")
     learner.wait_for(lambda: learner.ask("/livez")[0] == 503)
     assert learner.ask("/livez")[1].startswith(f"{stuck} has not moved for ")
 
