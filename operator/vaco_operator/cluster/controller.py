@@ -66,7 +66,7 @@ class Controller:
                     await self._look(key)
             finally:
                 self._queue.done(key)
-            # A look that wrote nothing waited for nothing: now the Lease and the probes have a turn.
+            # A look that wrote nothing waited for nothing: now Lease and probes have a turn.
             await asyncio.sleep(0)
 
     async def _look(self, key: JobKey) -> None:
