@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ spec:
   autoscaling: {mode: fixed}
   stop: {envSteps: 100_000_000}
 """
+COUNTING = Path(__file__).parents[1] / "environments" / "counting.py"
 
 
 @pytest.fixture
@@ -169,6 +171,55 @@ def test_the_number_of_actors_is_scaled_by_hand_within_its_bounds(vaco_run, tmp_
     assert runner.end(signal.SIGINT) == 130
     assert [(e["before"], e["after"]) for e in runner.events("scaled")] == [(1, 2), (2, 1)]
     assert not runner.events("died")
+
+
+def test_supply_follows_demand_by_itself(vaco_run):
+    # One environment an actor: what one produces is far less than training could take.
+    runner = vaco_run(
+        *("--set", "autoscaling.mode=auto", "--set", "autoscaling.intervalSeconds=1"),
+        *("--set", "rollout.environmentsPerActor=1", "--set", "learner.batchSize=256"),
+        *("--set", "algorithm.epochs=1"),
+    )
+    status = runner.until(lambda s: s["scaling"]["events"] >= 1 and s["actors"]["ready"] == 2)
+    assert status["actors"]["desired"] == 2
+    assert runner.end(signal.SIGINT) == 130
+    (grown,) = runner.events("scaled")
+    assert (grown["before"], grown["after"]) == (1, 2)
+    assert grown["reason"]
+    assert runner.status()["scaling"]["events"] == 1
+
+
+def test_a_run_can_be_watched_in_tensorboard(vaco_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    runner = vaco_run("--set", "learner.tensorboard=true", "--set", "stop.envSteps=5000")
+    assert runner.end() == 0, runner.output()
+    events = EventAccumulator(str(runner.root / "tensorboard"))
+    events.Reload()
+    lines = map(json.loads, (runner.root / "metrics.jsonl").read_text().splitlines())
+    losses = {line["env_steps"]: line["policy_loss"] for line in lines if "policy_loss" in line}
+    scalars = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
+    points = scalars[next(name for name in scalars if name.endswith("policy_loss"))]
+    assert points
+    for point in points:
+        assert point.value == pytest.approx(losses[point.step], rel=1e-5)
+
+
+@pytest.mark.parametrize("dose", ["nan", "1e30"])
+def test_a_poisonous_reward_fails_the_run_and_its_last_checkpoint_stays_good(
+    start_run, tmp_path, dose
+):
+    task = f"{{environment: test/Poisonous-v0, imports: ['{COUNTING}'], kwargs: {{dose: '{dose}', "
+    task += "after: 6000}}"
+    runner = start_run(MANIFEST.replace("{environment: CartPole-v1}", task))
+    assert runner.end() == 1, runner.output()
+    status = runner.status()
+    assert status["phase"] == "Failed"
+    assert "test/Poisonous-v0 gave a reward of" in status["message"]
+    assert status["checkpointVersion"] > 0
+    result = json.loads(call(tmp_path, "evaluate", "pole", "--episodes", "2", "--json"))
+    assert result["version"] == status["checkpointVersion"]
+    assert all(map(math.isfinite, result["returns"]))
 
 
 def test_an_environment_that_does_not_exist_fails_the_run_with_its_name(vaco_run):
