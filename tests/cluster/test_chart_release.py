@@ -101,14 +101,10 @@ class Rig:
             name.removeprefix(PREFIX).lower().replace("_", "-"): value
             for name, value in told.items()
         }
-        # A leader that was killed would have to be waited for.
-        fast = {"lease-duration": "4", "renew-deadline": "2.5", "retry-period": "0.5"}
         kubeconfig = account_kubeconfig(
             self.api, self.cluster.kubeconfig, self.helm.home, self.namespace, "vaco-operator"
         )
-        operator = self.replicas.start(
-            kubeconfig, self.namespace, name=name, settings={**flags, **fast}
-        )
+        operator = self.replicas.start(kubeconfig, self.namespace, name=name, settings=flags)
         operator.wait_until_leading()
         return operator
 
