@@ -4,7 +4,8 @@
     ended?       tidy up after it (`ending`)
     unreadable?  say so, and leave alone what runs
     ended now?   say how (`outcome`), and tidy up
-    otherwise    running: learner (`attempts`), actors (`autoscale`), children (`desired`), status (`telling`)
+    otherwise    running: learner (`attempts`), actors (`autoscale`), children (`desired`), and
+                 the status (`telling`)
                  suspended: the same, but first the actors drain, then the learner checkpoints
 
 Nothing here talks to anybody or reads a clock, so each of these is a table of tests.

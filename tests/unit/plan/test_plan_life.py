@@ -73,6 +73,17 @@ def test_case_20_an_actor_that_does_not_leave_is_waited_for_no_longer_than_its_g
     assert applied(scene.after(1).step(), "Job")["spec"]["suspend"] is True
 
 
+def test_case_20_a_learner_stays_while_the_deployment_may_still_make_actors():
+    scene = Scene()
+    scene.step()
+    scene.learner_pod()
+    scene.step()
+    decided = scene.change(suspend=True).step()
+    assert applied(decided, "Deployment")["spec"]["replicas"] == 0
+    assert applied(decided, "Job")["spec"]["suspend"] is False
+    assert applied(scene.step(), "Job")["spec"]["suspend"] is True
+
+
 def test_case_20_a_resumed_job_goes_on_with_its_count_its_attempt_and_new_deadlines():
     scene = Scene(activeDeadlineSeconds=100).running(actors=3)
     suspend(scene)
