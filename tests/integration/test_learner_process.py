@@ -37,7 +37,7 @@ kind: VACOJob
 metadata: {{name: pole, uid: {uid}}}
 spec:
   task: {{environment: Scripted-v0}}
-  policy: {{network: {{type: mlp, hiddenSizes: [8]}}}}
+  policy: {{network: {network}}}
   rollout: {{environmentsPerActor: 4, fragmentLength: 8}}
   learner: {{batchSize: 64, tensorboard: false, checkpoint: {{intervalSeconds: 0.3, keep: 2}}}}
   stop: {{envSteps: {env_steps}}}
@@ -47,10 +47,16 @@ spec:
 class Learner:
     """One learner process in a run directory."""
 
-    def __init__(self, root: Path, env_steps: int = 10**9, uid: str = JOB) -> None:
+    def __init__(
+        self,
+        root: Path,
+        env_steps: int = 10**9,
+        uid: str = JOB,
+        network: str = "{type: mlp, hiddenSizes: [8]}",
+    ) -> None:
         self.root = root
         job = root / "job.yaml"
-        job.write_text(MANIFEST.format(uid=uid, env_steps=env_steps))
+        job.write_text(MANIFEST.format(uid=uid, env_steps=env_steps, network=network))
         self.address_file = root / "address"
         self.address_file.unlink(missing_ok=True)
         self.log = root / f"learner-{time.monotonic_ns()}.log"
@@ -351,6 +357,24 @@ def test_a_permanent_failure_of_an_actor_fails_the_job(start: Callable[..., Lear
     again = start()
     eventually(lambda: again.status().incarnation == 2)
     assert again.status().checkpoint_version == int(last.get("checkpointVersion", 0))
+
+
+def test_a_policy_that_does_not_fit_the_spaces_fails_the_job(start: Callable[..., Learner]) -> None:
+    learner = start(network="{type: cnn, architecture: nature}")
+    with learner.channel() as channel:
+        hello = pb.Hello(
+            job_uid=JOB, actor_id="actor-0", actor_incarnation=1, spaces_json=SPACES.to_json()
+        )
+        request = pb.StreamTrajectoriesRequest(hello=hello)
+        with suppress(grpc.RpcError):
+            list(trajectory_stream(channel)(iter([request]), timeout=SECONDS))
+    assert learner.end() == EXIT_PERMANENT
+    last = learner.last_status()
+    assert last["phase"] == "LEARNER_PHASE_FAILED"
+    assert "`spec.policy.network" in last["message"]
+    assert "type cnn needs an image" in last["message"]
+    assert "{type: mlp}" in last["message"]
+    assert "Traceback" not in learner.log.read_text()
 
 
 def test_a_checkpoint_of_another_job_is_refused(start: Callable[..., Learner]) -> None:

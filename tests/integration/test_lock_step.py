@@ -26,7 +26,7 @@ spec:
   seed: 3
   synchronous: true
   task: {environment: CartPole-v1}
-  policy: {normaliseObservations: true, normaliseReturns: true}
+  policy: {normaliseObservations: true, normaliseReturns: true, core: CORE}
   algorithm: {epochs: 2, learningRate: 1.0e-3}
   rollout: {environmentsPerActor: 8, fragmentLength: 32}
   learner: {batchSize: 1024, tensorboard: false}
@@ -66,8 +66,9 @@ def plain_loop(job: VACOJob) -> tuple[bytes, int]:
             version += 1
 
 
-def test_lock_step_gives_the_same_weights_as_a_plain_loop(start_run):
-    run = start_run(MANIFEST)
+@pytest.mark.parametrize("core", ["null", "{type: gru, hiddenSize: 16}"])
+def test_lock_step_gives_the_same_weights_as_a_plain_loop(start_run, core):
+    run = start_run(MANIFEST.replace("CORE", core))
     assert run.end() == 0, run.output()
     status = run.status()
     assert status["lag"]["max"] == 0
