@@ -19,6 +19,7 @@ from operator_harness.accounts import operator_account, username
 from operator_harness.fault_proxy import Damage, FaultProxy
 from operator_harness.faults import (
     Act,
+    Call,
     Fault,
     by_chance,
     calls,
@@ -232,11 +233,15 @@ def test_case_25_a_watch_that_expires_is_listed_anew_and_deletions_are_noticed(r
 
 
 def test_case_25_all_jobs_converge_when_a_fifth_of_all_calls_fails(rig: Rig) -> None:
+    def counts(call: Call) -> bool:
+        return not call.watch and call.resource != "leases"
+
     kinds = [refuse(409, "Conflict"), refuse(429, retry_after=1), refuse(500), lose_answer(504),
              drop(), drop(after=True)]  # fmt: skip
     for seed, act in enumerate(kinds):
-        chance = by_chance(0.035, seed=seed, when=lambda call: call.resource != "leases")
-        rig.proxy.add(Fault(act, when=chance, times=FOREVER))
+        rig.proxy.add(Fault(act, when=by_chance(0.035, seed, counts), times=FOREVER))
+    for seed, act in enumerate([refuse(500), drop()]):
+        rig.proxy.add(Fault(act, when=by_chance(0.1, seed, lambda c: c.watch), times=FOREVER))
     names = [f"job-{number}" for number in range(10)]
     for name in names:
         rig.create(name)

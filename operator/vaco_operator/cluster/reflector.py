@@ -12,6 +12,7 @@ taken out of the store: deletions that no watch has told are noticed then.
 import asyncio
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -28,7 +29,10 @@ _LOG = logging.getLogger(__name__)
 WATCH_SECONDS: Final = (240.0, 480.0)
 """How long one watch is asked to last, drawn by lot: not all of them begin again together."""
 FIRST_DELAY_SECONDS: Final = 0.5
-MAX_DELAY_SECONDS: Final = 30.0
+MAX_DELAY_SECONDS: Final = 10.0
+"""What happens is noticed so late at most, once the server is back."""
+STEADY_SECONDS: Final = 5.0
+"""After a watch that lasted so long, what failed before it is forgotten."""
 FAILURES_BEFORE_LIST: Final = 3
 """A version that the server never reaches (etcd was restored from a backup) does no 410."""
 BRIEF_SECONDS: Final = 1.0
@@ -74,6 +78,7 @@ class Reflector:
         self._version = ""
         self._failures = 0
         self._heard = time.monotonic()
+        self._opened = math.inf
         self.synced = asyncio.Event()
         self.name = f"{store.resource.plural} of {namespace or 'all namespaces'}"
 
@@ -99,8 +104,12 @@ class Reflector:
 
     def _failed(self, error: ApiError) -> tuple[str, float]:
         """Take note of a failure; returns its name, and the seconds to wait."""
+        now = time.monotonic()
+        if now - self._opened > STEADY_SECONDS:
+            self._failures = 0
         self._failures += 1
-        self._heard = time.monotonic()
+        self._opened = math.inf
+        self._heard = now
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._failures - 1, 10))
         delay = max(delay * random.uniform(0.5, 1.0), error.retry_after or 0.0)  # noqa: S311
         expired = isinstance(error, GoneError)
@@ -144,7 +153,7 @@ class Reflector:
             seconds=self._timeout,
             silence=self._silence,
         ) as lines:
-            self._heard = time.monotonic()
+            self._heard = self._opened = time.monotonic()
             async for line in lines:
                 self._heard = time.monotonic()
                 self._take(line)

@@ -165,6 +165,9 @@ class FaultProxy:
         # A client that leaves ends what is done for it: watches, above all.
         runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
         await runner.setup()
+        if runner.server is None:
+            raise RuntimeError("the proxy has no server")
+        self._server = runner.server
         self._stack.push_async_callback(runner.cleanup)
         pair = self._authority.issue("fault-proxy", hosts=["127.0.0.1"])
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -175,7 +178,8 @@ class FaultProxy:
 
     async def _stop(self) -> None:
         """Close everything at once: nobody waits here for a client to say goodbye."""
-        for connection in self._connections:
+        idle = [handler.transport for handler in self._server.connections]
+        for connection in (*self._connections, *idle):
             if isinstance(connection, asyncio.Transport):
                 connection.abort()
         await self._stack.aclose()

@@ -105,7 +105,7 @@ def refuse(status: int, reason: str = "", *, retry_after: int | None = None) -> 
 
 
 def lose_answer(status: int = 504) -> Act:
-    """Have the server do what is asked, and answer with an error."""
+    """Have the server do what is asked, and answer with an error; not for watches (`when`)."""
     refused = refuse(status, "Timeout")
 
     async def act(request: web.Request, pass_on: Pass) -> web.StreamResponse:
@@ -116,7 +116,10 @@ def lose_answer(status: int = 504) -> Act:
 
 
 def drop(*, after: bool = False) -> Act:
-    """Close the connection without an answer; `after`: the server has done what was asked."""
+    """Close the connection without an answer; `after`: the server has done what was asked.
+
+    With `after` it is not for watches: these have an answer already when they end.
+    """
 
     async def act(request: web.Request, pass_on: Pass) -> web.StreamResponse:
         if after:
