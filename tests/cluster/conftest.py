@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+# These tests start processes beside gRPC servers. gRPC would begin its threads anew in the child of
+# every fork, where they meet files that are closed for the program to come, and can end it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 if TYPE_CHECKING:
     from kube_harness.api import Api
