@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaco.allocator import keep_freed_memory
 from vaco.channels import is_loopback
 from vaco.errors import EXIT_OK, EXIT_PERMANENT, UserError
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     stop = stop_on_signals()
+    keep_freed_memory()
     from vaco_actor.program import RunOptions, run
 
     host = "127.0.0.1" if is_loopback(options.learner) else "0.0.0.0"  # noqa: S104 - scraped

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from vaco.allocator import keep_freed_memory
 from vaco.channels import is_loopback
 from vaco.errors import EXIT_PERMANENT, UserError
 
@@ -19,6 +20,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    keep_freed_memory()
     control = Control()
     handle_signals(control)
     try:
