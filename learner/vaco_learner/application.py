@@ -59,7 +59,9 @@ _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.1
 _FAREWELL_SECONDS: Final = 2.0
-"""How long actors have to take their leave: at the end of the job, or of their node and ours."""
+"""How long actors have to leave when the job is complete."""
+_DRAIN_SECONDS: Final = 5.0
+"""How long they have when we are told to stop: a kubelet tells its pods one after the other."""
 _GOODBYE: Final = Ending(grpc.StatusCode.UNAVAILABLE, "the learner stops; come back later")
 _REPLACED: Final = Ending(grpc.StatusCode.UNAVAILABLE, "another learner has taken over; find it")
 
@@ -249,11 +251,11 @@ class Learner:
             stuck = self._control.complaint
             why = f"told to stop while {stuck}" if stuck else "told to stop"
             _LOG.info("%s", why)
+            self._progress.ended(LearnerPhase.INTERRUPTED, why)
             if loop is not None:
                 loop.end()
-            self._progress.ended(LearnerPhase.INTERRUPTED, why)
-            # A node that is drained tells all its pods at once: the actors go first.
-            self._wait_for_actors_to_leave()
+                # A node that is drained tells all its pods at once: the actors go first.
+                self._wait_for_actors_to_leave(_DRAIN_SECONDS, loop.make_room)
             # What a liveness probe has us stopped for is a failure, and of those there is a bound.
             return EXIT_FAILURE if stuck else EXIT_INTERRUPTED
         except (JobFailedError, UserError) as error:
@@ -298,12 +300,15 @@ class Learner:
         self._progress.ended(LearnerPhase.COMPLETE, reason)
         self._status_file.write()
         self._server.farewell()
-        self._wait_for_actors_to_leave()
+        self._wait_for_actors_to_leave(_FAREWELL_SECONDS)
         return EXIT_OK
 
-    def _wait_for_actors_to_leave(self) -> None:
-        deadline = time.monotonic() + _FAREWELL_SECONDS
+    def _wait_for_actors_to_leave(
+        self, seconds: float, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        deadline = time.monotonic() + seconds
         while self._server.connected and time.monotonic() < deadline:
+            meanwhile()
             time.sleep(_POLL_SECONDS / 5)
 
     def _evaluated(self, outcome: EvaluationOutcome) -> None:

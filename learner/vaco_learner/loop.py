@@ -143,6 +143,14 @@ class TrainingLoop:
             settlements = self._around.admission.stale(rest, "training is complete")
             self._around.server.acknowledge(settlements)
 
+    def make_room(self) -> None:
+        """Drop what waits, without an answer: who stays sends it to the next learner.
+
+        Otherwise what an actor that leaves says last would not be read behind its fragments.
+        """
+        self._around.batches.rest()
+        self._around.server.room_made()
+
     def end(self) -> None:
         """Write the last checkpoint: no version comes after it.
 

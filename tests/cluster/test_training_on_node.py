@@ -60,7 +60,7 @@ def lost_node(seconds: int) -> list[Document]:
 
 # The learner's node is given up soon. The actors' is not: it is the same, and they stand for actors
 # on other nodes.
-LEARNER_POD = {"tolerations": lost_node(2), "terminationGracePeriodSeconds": 5}
+LEARNER_POD = {"tolerations": lost_node(2), "terminationGracePeriodSeconds": 15}
 ACTOR_POD = {"tolerations": lost_node(3600)}
 
 
@@ -126,7 +126,7 @@ def test_a_job_that_is_applied_trains_to_its_goal_and_is_scaled_both_ways(
     kubectl.run("--namespace=first", "apply", f"--filename={path}")
     kubectl.run(
         *("--namespace=first", "wait", "vj/cartpole"),
-        *("--for=condition=Complete", "--timeout=340s"),
+        *("--for=condition=Complete", "--timeout=280s"),
     )
 
     status = first.status()
@@ -308,7 +308,7 @@ def test_case_14_a_drained_node_sees_the_actors_go_first_and_costs_no_attempt(
         drain.kill()
         kubectl.run("uncordon", "node")
 
-    assert [end["exitCode"] for end in ends] == [0, 0], logs
+    assert [end["exitCode"] for end in ends] == [0, 0], "\n".join(logs)
     assert last["exitCode"] == 143
     assert all(_time(end["finishedAt"]) <= _time(last["finishedAt"]) for end in ends)
     words = json.loads(last["message"])

@@ -282,6 +282,33 @@ def test_a_learner_leaves_its_last_status_however_it_ends(place: Place) -> None:
     assert "of job 'job-uid', this is 'another'" in refused.message
 
 
+# Told to stop together.
+
+
+def test_case_14_an_actor_that_is_told_to_go_with_its_learner_leaves_first(place: Place) -> None:
+    """A drained node tells all its pods; nothing is trained any more, and the buffer is full."""
+    learner = place.learner()
+    actors = [place.actor(f"pole-actors-{name}", learner.address()) for name in "xy"]
+    for actor in actors:
+        actor.wait_for(lambda actor=actor: actor.ask("/readyz")[0] == 200)
+    learner.wait_until_trained()
+    learner.process.send_signal(signal.SIGTERM)
+    learner.wait_for_words("(told to stop)")
+    for actor in actors:
+        held = waiting_seconds(actor)
+        actor.wait_for(lambda actor=actor, held=held: waiting_seconds(actor) > held + 0.2)
+    for actor in actors:
+        actor.process.send_signal(signal.SIGTERM)
+    assert [actor.end() for actor in actors] == [EXIT_OK, EXIT_OK], actors[0].said()
+    assert learner.end() == EXIT_INTERRUPTED
+
+
+def waiting_seconds(actor: Actor) -> float:
+    """How long it was held back so far, because nobody takes what it makes."""
+    text = actor.ask("/metrics")[1]
+    return float(re.search(r"^vaco_actor_waiting_seconds_total (\S+)$", text, re.M)[1])
+
+
 # Two learners.
 
 
