@@ -27,8 +27,8 @@ from vaco_operator.cluster.steps import Deletion, Patch
 class Attempt:
     """What is to become of the learner's Job, and which attempt is the learner's now.
 
-    `wait`: for what is left of the Job before, or of its actors; `rest`: there is none, and there
-    is to be none.
+    `wait`: for what is left of the Job before, for its actors, or until the status tells of it;
+    `rest`: there is none, and there is to be none.
     """
 
     number: int
@@ -51,6 +51,8 @@ def attempt(job: VACOJob, observed: Observed, *, drained: bool) -> Attempt:
             return Attempt(number, "wait")
         if not is_outdated(job, batch):
             return Attempt(number, "keep")
+        if is_untold(observed):
+            return Attempt(number, "wait")
         drains = job.spec.suspend or is_another(job, observed)
         return Attempt(number, "wait" if drains and not drained else "replace")
     known = [pod.attempt for pod in observed.former_pods]
@@ -60,6 +62,16 @@ def attempt(job: VACOJob, observed: Observed, *, drained: bool) -> Attempt:
     if any(not pod.over for pod in observed.former_pods):
         return Attempt(max(number, 1), "wait")
     return Attempt(number + 1, "make")
+
+
+def is_untold(observed: Observed) -> bool:
+    """Whether the status does not tell of the learner's Job yet.
+
+    Until it does, the Job is all that knows its number: were it deleted, the next would have the
+    same one.
+    """
+    batch, status = observed.learner_job, observed.status
+    return batch is not None and batch.attempt > (status.attempt if status else 0)
 
 
 def restarts(observed: Observed) -> int:

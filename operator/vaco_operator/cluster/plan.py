@@ -191,6 +191,9 @@ def _appointments(view: View, memory: Memory) -> Iterator[float]:
         yield view.voice.until - now.monotonic
     if view.scale.costs:
         yield SEEN_SECONDS
+    if attempts.is_untold(observed):
+        # The status is written now, which wakes nobody.
+        yield SOONEST_SECONDS
     yield from (refusal.until - now.monotonic for refusal in memory.refusals)
     if unexplained := troubles.unexplained(observed, memory.complaint, now):
         yield unexplained[1]

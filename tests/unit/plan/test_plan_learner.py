@@ -139,6 +139,24 @@ def test_case_02_a_job_without_the_labels_by_which_it_is_seen_gets_them_back():
     assert patch.change["metadata"]["labels"] == job["metadata"]["labels"]
 
 
+def test_a_learner_is_not_replaced_before_the_status_tells_of_its_attempt():
+    scene = Scene()
+    scene.step()
+    scene.learner_pod()
+    del scene.job["status"]
+    scene.change(seed=7)
+    decided = scene.look()
+    assert decided.deletions == ()
+    assert applied(decided, "Job") is None
+    assert decided.status.attempt == 1
+    assert decided.requeue_after < 1
+    scene.carry_out(decided)
+    assert [deletion.name for deletion in scene.step().deletions] == ["pole-learner"]
+    scene.remove("Pod", "pole-learner-a")
+    scene.remove("Job", "pole-learner")
+    assert applied(scene.step(), "Job")["metadata"]["labels"]["training.vaco.dev/attempt"] == "2"
+
+
 def test_a_learner_pod_that_lost_its_job_is_told_to_go():
     scene = Scene().running()
     scene.pod("pole-learner-a", "learner", owner="", attempt="1")
