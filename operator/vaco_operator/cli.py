@@ -15,7 +15,6 @@ EXIT_BAD_INPUT = 2
 
 app = typer.Typer(
     name="vaco",
-    help="Elastic training of reinforcement-learning policies, described by one VACOJob manifest.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,6 +38,26 @@ Checkpoint = Annotated[
     int | None,
     typer.Option("--version", help="Version of a checkpoint; left out: the newest."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vaco {version('vaco')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Elastic training of reinforcement-learning policies, described by one VACOJob manifest."""
 
 
 @app.command()

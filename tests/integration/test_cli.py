@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,11 @@ def test_help_answers_at_once_and_names_every_command():
     assert min(seconds) < 0.5
     for command in COMMANDS:
         assert f"\n  {command} " in text
+
+
+def test_the_version_is_that_of_the_distribution(vaco):
+    done = vaco("--version")
+    assert (done.returncode, done.stdout) == (0, f"vaco {version('vaco')}\n")
 
 
 def test_nothing_of_the_operator_imports_torch_or_gymnasium():
