@@ -44,9 +44,15 @@ class UserError(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Guess what was meant: a sentence with a space after it, for a cure; or nothing."""
+    near = nearest(word, known)
+    return f"Did you mean `{near}`? " if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return what was probably meant; None if nothing is near."""
     folded = {_folded(each): each for each in known}
     near = difflib.get_close_matches(_folded(word), folded, n=1)
-    return f"Did you mean `{folded[near[0]]}`? " if near else ""
+    return folded[near[0]] if near else None
 
 
 def _folded(word: str) -> str:

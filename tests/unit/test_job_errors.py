@@ -48,12 +48,14 @@ def with_spec(extra: str) -> str:
         ),
         (
             "algorithm: {name: ppo, delta: 0.1}",
-            "`spec.algorithm.delta` (line 10): unknown field. It belongs to `name: vaco`. "
+            "`spec.algorithm.delta` (line 10): unknown field. It belongs to `name: vaco`; "
+            "this is ppo. "
             "`spec.algorithm` has learningRate, ",
         ),
         (
             "algorithm: {clipEpsilon: 0.1}",
-            "`spec.algorithm.clipEpsilon` (line 10): unknown field. It belongs to `name: ppo`. ",
+            "`spec.algorithm.clipEpsilon` (line 10): unknown field. It belongs to `name: ppo`; "
+            "this is vaco. `spec.algorithm` has learningRate, ",
         ),
         (
             "algorithm: {name: vcao}",
@@ -197,6 +199,12 @@ def test_a_bad_field_is_told_with_its_line_value_and_cure(
         ("name: cartpole", "nmae: a\n  name: b", "`metadata.nmae` (line 4): unknown field. Did"),
         ("environment: CartPole-v1", "{}", "`spec.task.environment` (line 6): missing. Give text"),
         ("CartPole-v1", '""', "`spec.task.environment` (line 7): 0 characters are too few. Id of"),
+        (
+            "  stop:\n    envSteps: 1e6\n",
+            "",
+            "`spec.stop` (line 5): missing. Give a mapping: When training is complete. For example "
+            "`stop: {envSteps: 1000000, return: {mean: 475}}`.",
+        ),
         ("envSteps: 1e6", "{}", "`spec.stop` (line 8): no condition is given, so training would"),
         ("envSteps: 1e6", "return: {}", "`spec.stop.return.mean` (line 9): missing. Give a number"),
     ],
@@ -231,6 +239,53 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         "spec.task.imports[0]",
         "spec.task.environment",
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            "algorithm: {name: vcao, gamma: 7, clipEpsilon: 0.1}\nseed: -1",
+            [
+                ("spec.algorithm.name", "Did you mean `vaco`? "),
+                ("spec.algorithm.gamma", "Give a number from 0 to 1."),
+                ("spec.algorithm.clipEpsilon", "It belongs to `name: ppo`; this is vaco. "),
+                ("spec.seed", ""),
+            ],
+        ),
+        (
+            # Nothing says which algorithm is meant: what some of them has is no problem.
+            "algorithm: {name: sac, gamma: 7, clipEpsilon: 0.1, delta: 9, alpha: 1}",
+            [
+                ("spec.algorithm.name", "Give vaco, "),
+                ("spec.algorithm.gamma", ""),
+                ("spec.algorithm.delta", ""),
+                ("spec.algorithm.alpha", ""),
+            ],
+        ),
+        (
+            "policy:\n  network: {type: cn, channels: [8], hiddenSize: 0}\nsynchronous: true\n"
+            "actors: {replicas: 2}",
+            [
+                ("spec.policy.network.type", "Did you mean `cnn`? "),
+                ("spec.policy.network.hiddenSize", ""),
+                ("spec.policy.network.channels", "Leave out `channels`"),
+                ("spec.synchronous", ""),
+            ],
+        ),
+        (
+            "policy: {network: {type: transformer, width: 3}}",
+            [("spec.policy.network.type", "Give mlp or cnn."), ("spec.policy.network.width", "")],
+        ),
+    ],
+)
+def test_an_unknown_name_or_type_hides_no_other_problem(
+    tmp_path: Path, spec: str, told: list[tuple[str, str]]
+) -> None:
+    problems = refused(tmp_path, with_spec(spec))
+    assert [problem.path for problem in problems] == [path for path, _ in told]
+    for problem, (_, cure) in zip(problems, told, strict=True):
+        assert cure in problem.cure
 
 
 def test_a_long_value_is_cut(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def _ends(stop: "StopSpec") -> Broken | None:
     if stop.env_steps is None and stop.return_ is None and stop.wall_clock_seconds is None:
         return Broken(
             "no condition is given, so training would never end",
-            "Give at least one of `envSteps`, `return` and `wallClockSeconds`.",
+            "Give at least one of `envSteps`, `return` and `wallClockSeconds`, "
+            "such as `envSteps: 1000000`.",
         )
     return None
 
@@ -64,7 +65,8 @@ class StopSpec(Part):
             Cel(
                 "has(self.envSteps) || has(self.__return__) || has(self.wallClockSeconds)",
                 "no condition is given, so training would never end. "
-                "Give at least one of `envSteps`, `return` and `wallClockSeconds`.",
+                "Give at least one of `envSteps`, `return` and `wallClockSeconds`, "
+                "such as `envSteps: 1000000`.",
             ),
         ),
     )

@@ -12,6 +12,7 @@ from vaco.schema.manifest import Document, read_file
 from vaco.schema.overrides import apply_overrides
 from vaco.schema.problems import FieldError, JobError, Translator, shown
 from vaco.schema.sound import Place, broken_rules
+from vaco.schema.tags import with_guessed_tags
 from vaco.schema.tree import tree_of
 from vaco.schema.yaml_dialect import ManifestDumper
 
@@ -68,12 +69,14 @@ def dump(part: Part) -> str:
 def _translated(
     model: type[Part], document: Mapping[str, Any], error: ValidationError, lines: dict[Place, int]
 ) -> list[FieldError]:
-    translator = Translator(tree_of(model), document, lines)
-    errors = error.errors(include_url=False)
+    tree = tree_of(model)
+    locate = Translator(tree, document, lines).locate
+    guessed, errors = with_guessed_tags(model, document, error, locate)
+    translator = Translator(tree, guessed, lines)
     unsound = frozenset(translator.place(each) for each in errors)
     found = [translator.error(each) for each in errors]
     found += [
-        translator.rule(place, broken) for place, broken in broken_rules(model, document, unsound)
+        translator.rule(place, broken) for place, broken in broken_rules(model, guessed, unsound)
     ]
     return [each for each in found if each is not None]
 

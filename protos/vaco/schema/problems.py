@@ -13,7 +13,9 @@ from pydantic_core import ErrorDetails
 from vaco.errors import UserError, did_you_mean
 from vaco.schema.base import RULE_BROKEN, Broken
 from vaco.schema.sound import Place
+from vaco.schema.tags import WRONG_TAG
 from vaco.schema.tree import Node, one_of, phrase
+from vaco.schema.yaml_dialect import in_one_line
 
 MAX_SHOWN: Final = 60
 """Characters of a value that are shown."""
@@ -80,7 +82,11 @@ class Translator:
 
     def place(self, error: ErrorDetails) -> Place:
         """Tell where in the manifest a finding is."""
-        return self._locate(error["loc"])[0]
+        return self.locate(error)[0]
+
+    def locate(self, error: ErrorDetails) -> tuple[Place, Node]:
+        """Tell where in the manifest a finding is, and what the schema says of that field."""
+        return self._locate(error["loc"])
 
     def error(self, error: ErrorDetails) -> FieldError | None:
         """Translate one finding; None if it only follows from another."""
@@ -93,8 +99,9 @@ class Translator:
         if error["type"] == "extra_forbidden":
             return self._field_error(place, "unknown field", self._cure_unknown(place))
         if error["type"] == "missing":
-            return self._field_error(place, "missing", f"Give {phrase(node)}: {_first(node)}")
-        if error["type"] == "union_tag_invalid" and node.tag is not None:
+            cure = f"Give {phrase(node)}: {_first(node)}{_example(place, node)}"
+            return self._field_error(place, "missing", cure)
+        if error["type"] == WRONG_TAG and node.tag is not None:
             return self._wrong_tag((*place, node.tag), node, str(error["ctx"]["tag"]))
         cause, cure = _of_value(error, node)
         return self._field_error(place, cause, cure)
@@ -134,7 +141,7 @@ class Translator:
         holders = [tag for tag, variant in parent.variants.items() if name in variant.fields]
         fields = parent.variants[said].fields if said in parent.variants else parent.fields
         if holders:
-            guess = f"It belongs to `{parent.tag}: {', '.join(holders)}`. "
+            guess = f"It belongs to `{parent.tag}: {one_of(holders)}`; this is {said}. "
         else:
             guess = did_you_mean(str(name), fields) or self._elsewhere(place)
         owner = f"`{spell(parents)}`" if parents else "The document"
@@ -197,6 +204,12 @@ def _kind_of(value: object, node: Node) -> str:
         dict: "a mapping",
     }
     return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _example(place: Place, node: Node) -> str:
+    """Show how a field could be given, if its schema has an example."""
+    examples = node.schema.get("examples", ())
+    return f" For example `{place[-1]}: {in_one_line(examples[0])}`." if examples else ""
 
 
 def _first(node: Node) -> str:

@@ -50,7 +50,10 @@ class VACOJobSpec(Part):
     evaluation: EvaluationSpec | None = Field(
         default=None, description="Evaluation aside from training; null: none."
     )
-    stop: StopSpec = Field(description="When training is complete.")
+    stop: StopSpec = Field(
+        description="When training is complete.",
+        examples=[{"return": {"mean": 475}, "envSteps": 1_000_000}],
+    )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,

@@ -88,3 +88,9 @@ def _text(dumper: ManifestDumper, text: str) -> ScalarNode:
 
 
 ManifestDumper.add_representer(str, _text)
+
+
+def in_one_line(value: object) -> str:
+    """Write a value as it can stand after a field's name."""
+    text = yaml.dump(value, Dumper=ManifestDumper, default_flow_style=True, sort_keys=False)
+    return str(text).strip()
