@@ -1,6 +1,6 @@
 """When training is complete. Pure."""
 
-from vaco.job import StopSpec
+from vaco.job import ReturnGoal, StopSpec
 
 from vaco_learner.windows import ReturnWindow
 
@@ -17,12 +17,22 @@ def stop_reason(
         train_seconds: since the first fragment was admitted.
 
     """
-    if stop.env_steps is not None and env_steps >= stop.env_steps:
-        return f"{env_steps} of {stop.env_steps} environment steps are trained"
     goal, mean = stop.return_, returns.mean
     if goal is not None and mean is not None and returns.full and mean >= goal.mean:
         return f"the mean return of {goal.episodes} episodes is {mean:.1f}, of {goal.mean:g} wanted"
     seconds = stop.wall_clock_seconds
-    if seconds is not None and train_seconds >= seconds:
-        return f"{seconds:g} seconds of training have passed"
-    return None
+    if stop.env_steps is not None and env_steps >= stop.env_steps:
+        spent = f"{env_steps} of {stop.env_steps} environment steps are trained"
+    elif seconds is not None and train_seconds >= seconds:
+        spent = f"{seconds:g} seconds of training have passed"
+    else:
+        return None
+    return spent if goal is None else f"{_missed(goal, returns)}: {spent}"
+
+
+def _missed(goal: ReturnGoal, returns: ReturnWindow) -> str:
+    """Say by how much a goal was missed."""
+    if returns.mean is None:
+        return f"the return goal of {goal.mean:g} was missed, as no episode ended"
+    told = f"the return goal of {goal.mean:g} was missed, at {returns.mean:.1f}"
+    return told if returns.full else f"{told} over {returns.episodes} of {goal.episodes} episodes"

@@ -159,7 +159,8 @@ def test_all_plots_are_drawn_without_the_network(trained, browser, tmp_path):
         "optimisation": 2,
         "divergence": 2,
     }
-    assert "477.2" in browser.find_element("css selector", ".tiles").text
+    tiles = browser.find_element("css selector", ".tiles").text
+    assert "477.2\nreturn, of 475 wanted" in tiles
     assert browser.get_screenshot_as_file(str(tmp_path / "report.png"))
 
 

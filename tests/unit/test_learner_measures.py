@@ -70,6 +70,7 @@ def test_returns_are_those_of_the_last_episodes() -> None:
 
 
 GOAL = StopSpec(return_=ReturnGoal(mean=10.0, episodes=3))
+BOUNDED = GOAL.model_copy(update={"env_steps": 100, "wall_clock_seconds": 5})
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,11 @@ GOAL = StopSpec(return_=ReturnGoal(mean=10.0, episodes=3))
         (GOAL, 0, returns(99.0, 99.0), 0, None),
         (GOAL, 0, returns(10.0, 9.0, 10.9), 0, None),
         (GOAL, 0, returns(10.0, 9.0, 11.0), 0, "mean return of 3 episodes is 10.0"),
+        (BOUNDED, 99, returns(1.0, 2.0, 3.0), 4.9, None),
+        (BOUNDED, 100, returns(9.0, 9.0, 12.0), 0, "the mean return of 3 episodes is 10.0"),
+        (BOUNDED, 100, returns(), 0, "goal of 10 was missed, as no episode ended: 100 of 100 env"),
+        (BOUNDED, 100, returns(1.0, 2.0, 3.0), 0, "goal of 10 was missed, at 2.0: 100 of 100 env"),
+        (BOUNDED, 0, returns(80.0), 5, "missed, at 80.0 over 1 of 3 episodes: 5 seconds of"),
     ],
 )
 def test_any_stop_condition_ends_training(

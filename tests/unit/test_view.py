@@ -137,6 +137,28 @@ def test_the_picture_tells_the_same():
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("phase", "reached", "missed"),
+    [
+        ("Complete", 301.25, True),
+        ("Complete", None, True),
+        ("Complete", 475.0, False),
+        ("Running", 301.25, False),
+    ],
+)
+def test_what_is_complete_without_its_return_says_so(phase, reached, missed):
+    status = RUNNING.model_copy(update={"phase": phase, "return_mean": reached})
+    told = "return goal of 475 missed"
+    assert (told in status_line(status, progress(GOAL, status, 20.0))) is missed
+    assert (told in drawn(status, [20.0])) is missed
+
+
+def test_how_a_run_ended_is_not_said_in_the_picture_and_again_below_it():
+    told = RUNNING.model_copy(update={"message": "it broke"})
+    assert "it broke" in drawn(told, [20.0])
+    assert "it broke" not in drawn(told.model_copy(update={"phase": "Failed"}), [20.0])
+
+
 def test_the_picture_fits_a_narrow_terminal_and_takes_hostile_text():
     message = "[bold]not markup[/bold] [/] " + "x" * 500
     status = RUNNING.model_copy(update={"message": message})

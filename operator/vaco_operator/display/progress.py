@@ -8,10 +8,14 @@ from vaco.job import StopSpec, VACOJobStatus
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Share of the way, 0 to 1, and what it is measured by."""
+    """Share of the way, 0 to 1, and what it is measured by.
+
+    `missed` says so of a run that is complete without the return it was to reach.
+    """
 
     share: float
     text: str
+    missed: str = ""
 
 
 def progress(stop: StopSpec, status: VACOJobStatus, first_return: float | None) -> Progress:
@@ -35,7 +39,16 @@ def progress(stop: StopSpec, status: VACOJobStatus, first_return: float | None) 
         text = f"{status.train_seconds:.0f} of {stop.wall_clock_seconds:.0f} s"
         ways.append(Progress(status.train_seconds / stop.wall_clock_seconds, text))
     nearest = max(ways, key=lambda way: way.share)
-    return Progress(min(1.0, max(0.0, nearest.share)), nearest.text)
+    return Progress(min(1.0, max(0.0, nearest.share)), nearest.text, _missed(stop, status))
+
+
+def _missed(stop: StopSpec, status: VACOJobStatus) -> str:
+    goal, reached = stop.return_, status.return_mean
+    if status.phase != "Complete" or goal is None:
+        return ""
+    if reached is not None and reached >= goal.mean:
+        return ""
+    return f"return goal of {goal.mean:g} missed"
 
 
 def _share_of_goal(now: float | None, first: float | None, goal: float) -> float:

@@ -93,7 +93,7 @@ def render(job: VACOJob, status: VACOJobStatus, history: History) -> str:
         plotly=get_plotlyjs(),
         phase=status.phase,
         message=escape(status.message),
-        tiles="".join(_tile(label, value) for label, value in _key_figures(status)),
+        tiles="".join(_tile(label, value) for label, value in _key_figures(job, status)),
         plots="".join(f"<section>{_plot(name, plot)}</section>" for name, plot in plots.items()),
         tables=_ledger_table(status) + _event_table(history) + _condition_table(status),
         manifest=escape(dump_job(job)),
@@ -109,9 +109,11 @@ def _plot(name: str, figure: go.Figure) -> str:
     return html
 
 
-def _key_figures(status: VACOJobStatus) -> Iterable[tuple[str, str]]:
+def _key_figures(job: VACOJob, status: VACOJobStatus) -> Iterable[tuple[str, str]]:
     mean = status.env_steps / status.train_seconds if status.train_seconds else 0.0
-    yield "return", "-" if status.return_mean is None else f"{status.return_mean:.1f}"
+    goal = job.spec.stop.return_
+    wanted = f"return, of {goal.mean:g} wanted" if goal else "return"
+    yield wanted, "-" if status.return_mean is None else f"{status.return_mean:.1f}"
     yield "environment steps", f"{status.env_steps:,}"
     yield "seconds of training", f"{status.train_seconds:.1f}"
     yield "steps per second, mean", f"{mean:,.0f}"

@@ -28,6 +28,7 @@ _PHASE_STYLES: Final = {
     "Failed": "bold red",
     "Suspended": "bold yellow",
 }
+ENDED: Final = ("Complete", "Failed", "Suspended")
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -137,6 +138,7 @@ def status_line(status: VACOJobStatus, done: Progress) -> str:
         return f"{status.phase}: {status.message}" if status.message else status.phase
     parts = (
         f"{status.train_seconds:.0f} s {status.phase} {done.share:.0%}",
+        *([done.missed] if done.missed else []),
         f"return {_or_dash(status.return_mean, '.1f')}",
         f"steps {status.env_steps:,} ({status.steps_per_second:,.0f}/s)",
         f"version {status.version}",
@@ -164,6 +166,8 @@ def picture(
     heading = Text.assemble(
         (title, "bold"), "  ", (status.phase, _PHASE_STYLES.get(status.phase, "bold cyan"))
     )
+    if done.missed:
+        heading.append(f"  {done.missed}", "bold yellow")
     way = Table.grid(expand=True, padding=(0, 1))
     way.add_column(ratio=1)
     way.add_column(justify="right")
@@ -174,7 +178,8 @@ def picture(
     if status.scaling.last_reason:
         parts.append(_labelled("scaling", status.scaling.last_reason))
     parts.append(_labelled("ledger", ledger_text(status.ledger)))
-    if status.message:
+    # How it ended is said in full below the picture.
+    if status.message and status.phase not in ENDED:
         parts.append(_labelled("message", status.message))
     return Panel(Group(*parts), title=heading, title_align="left", border_style="dim")
 
