@@ -181,8 +181,25 @@ def test_case_25_a_learner_whose_answer_was_lost_is_not_made_twice(
     status = field.wait_for_status("it starts", lambda s: s["phase"] == "Starting")
     assert fault.used == 2
     assert status["attempt"] == 1
+    # Events are written after the status that they follow from.
+    field.wait("it is told", lambda: field.told("LearnerStarted"))
     assert field.told("NameConflict") is None
     assert [e["reason"] for e in field.events()].count("LearnerStarted") == 1
+
+
+def test_case_25_a_learner_whose_deletion_met_a_conflict_is_replaced_all_the_same(
+    field: Field, proxy: FaultProxy
+) -> None:
+    def deletes_learners(call: Call) -> bool:
+        return (call.method, call.resource, call.namespace) == ("DELETE", "jobs", field.namespace)
+
+    field.create()
+    field.wait_for_pods("learner", 1)
+    field.wait_until_at_rest()
+    fault = proxy.add(Fault(refuse(409, "Conflict"), when=deletes_learners, times=3))
+    field.change(learner={"podTemplate": {"spec": {"hostname": "other"}}})
+    field.wait_for_status("there is a new learner", lambda s: s["attempt"] == 2)
+    assert fault.used == 3
 
 
 def test_case_25_a_change_made_while_the_status_is_written_is_not_lost(

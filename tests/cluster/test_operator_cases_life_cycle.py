@@ -31,6 +31,7 @@ def test_case_20_a_suspended_job_drains_its_actors_then_its_learner_and_resumes(
     double, names = field.training(actors=2)
     (learner,) = field.wait_for_pods("learner", 1)
     double.train(*names, version=7, env_steps=700, checkpoint_version=7)
+    field.wait("it is heard", double.heard())
     # An actor that takes its time keeps the learner from being told.
     field.annotate(names[0], **{STUCK: "true"})
     field.change(suspend=True)

@@ -56,12 +56,15 @@ class Done:
         wrote: whether anything was written.
         refused: what was not, in order.
         complete: whether all children were tried, or what comes later needs one that was refused.
+        conflict: a patch or deletion that met another object than the one it was decided on, if any
+            did: what was seen was not so any more. The job has to be looked at again.
 
     """
 
     wrote: bool
     refused: tuple[Refused, ...]
     complete: bool
+    conflict: ConflictError | None
 
 
 @dataclass(slots=True)
@@ -108,32 +111,40 @@ class Applier:
 
         """
         refused: list[Refused] = []
-        wrote = await self._patch(key, plan, refused)
-        wrote |= await self._delete(key, plan, refused)
+        conflicts: list[ConflictError] = []
+        wrote = await self._patch(key, plan, refused, conflicts)
+        wrote |= await self._delete(key, plan, refused, conflicts)
+        complete = True
         for document in plan.children:
             child = child_of(document)
             try:
                 wrote |= await self._ensure(key, uid, child, document, observed.live.get(child))
             except _REFUSALS as error:
                 trouble = _trouble(error, child, key)
-                if trouble is None:
-                    return Done(wrote, tuple(refused), complete=False)
-                _note(refused, key, child, trouble)
-                self._applied.get(key, {}).pop(child, None)
-                if child not in observed.live:
+                if trouble is not None:
+                    _note(refused, key, child, trouble)
+                    self._applied.get(key, {}).pop(child, None)
+                if trouble is None or child not in observed.live:
                     # What follows needs it.
-                    return Done(wrote, tuple(refused), complete=False)
-        return Done(wrote, tuple(refused), complete=True)
+                    complete = False
+                    break
+        return Done(wrote, tuple(refused), complete, next(iter(conflicts), None))
 
-    async def _patch(self, key: JobKey, plan: Plan, refused: list[Refused]) -> bool:
-        """Patch; returns whether anything was written, and notes what was refused."""
+    async def _patch(
+        self, key: JobKey, plan: Plan, refused: list[Refused], conflicts: list[ConflictError]
+    ) -> bool:
+        """Patch; returns whether anything was written, and notes what was not."""
         wrote = False
         for patch in plan.patches:
             child = Child(patch.resource, patch.name)
             try:
                 answer = await self._send(key, patch)
-            except (NotFoundError, ConflictError):
-                # It is gone, or another has its name by now; the next look will tell.
+            except NotFoundError:
+                # It is gone, which the store will hear.
+                continue
+            except ConflictError as error:
+                if not patch.wish:
+                    conflicts.append(error)
                 continue
             except _REFUSALS as error:
                 trouble = _trouble(error, child, key)
@@ -154,8 +165,10 @@ class Applier:
         document = {**patch.change, "metadata": metadata}
         return await self._api.apply(patch.resource, document, patch.subresource)
 
-    async def _delete(self, key: JobKey, plan: Plan, refused: list[Refused]) -> bool:
-        """Delete; returns whether anything was deleted, and notes what was refused."""
+    async def _delete(
+        self, key: JobKey, plan: Plan, refused: list[Refused], conflicts: list[ConflictError]
+    ) -> bool:
+        """Delete; returns whether anything was deleted, and notes what was not."""
         wrote = False
         for deletion in plan.deletions:
             child = Child(deletion.resource, deletion.name)
@@ -168,7 +181,8 @@ class Applier:
                     propagation=deletion.propagation,
                     grace_seconds=deletion.grace_seconds,
                 )
-            except ConflictError:
+            except ConflictError as error:
+                conflicts.append(error)
                 continue
             except _REFUSALS as error:
                 trouble = _trouble(error, child, key)

@@ -122,6 +122,9 @@ class Reconciler:
         wait = await self._tell(key, job, record, decided, now)
         settled = decided.memory.settled if not (done.wrote or done.refused) else None
         record.memory = replace(decided.memory, settled=settled)
+        if done.conflict is not None:
+            # No change need follow that would tell when to look again: the queue knows.
+            raise done.conflict
         due = (decided.requeue_after, wait, AFTER_A_WRITE_SECONDS if done.wrote else None)
         return min((seconds for seconds in due if seconds is not None), default=None)
 

@@ -12,6 +12,7 @@ import base64
 import gc
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +77,14 @@ class LearnerDouble:
         """Answer that it trains with these actors, connected."""
         accounts = [pb.ActorAccount(actor_id=name, connected=True) for name in actors]
         self.say(**{"phase": pb.LEARNER_PHASE_TRAINING, "actors": accounts} | said)
+
+    def heard(self) -> Callable[[], bool]:
+        """Return what tells whether the operator knows by now what is said here at the moment.
+
+        It asks one question at a time: when it asks the second, it has the answer to the first.
+        """
+        asked = self.asked
+        return lambda: self.asked > asked + 1
 
     def listen(self) -> None:
         """Begin to answer, where the operator is pointed to."""

@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 from plan_scenes import NAME, NAMESPACE, SETTINGS, Scene, merge, truth, written
-from vaco_operator.cluster.api_errors import ApiError, ForbiddenError, UnavailableError
+from vaco_operator.cluster.api_errors import (
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    UnavailableError,
+)
 from vaco_operator.cluster.contract import Surroundings
 from vaco_operator.cluster.manifests.credentials_secret import root_secret
 from vaco_operator.cluster.reconcile import Reconciler
@@ -144,6 +149,19 @@ def test_a_deletion_that_is_refused_is_told_and_put_off():
     stage.look(*[0.5] * 20)
     assert "a policy says no" in scene.status.message
     assert stage.count("delete", "Job") <= 5
+
+
+def test_a_deletion_that_meets_a_conflict_is_decided_anew_by_the_queue_and_the_rest_goes_on():
+    scene = Scene().running()
+    scene.change(learner={"podTemplate": {"spec": {"priorityClassName": "high"}}})
+    stage = Stage(scene, {"delete": ConflictError(409, "Conflict", "not this one")})
+    with pytest.raises(ConflictError):
+        stage.look(0)
+    assert scene.status.observed_generation == scene.job["metadata"]["generation"]
+    assert scene.find("Job", "pole-learner") is not None
+    stage.server.refuse = {}
+    stage.look(1)
+    assert stage.count("delete", "Job") == 2
 
 
 def test_a_job_ends_though_a_child_is_refused():
