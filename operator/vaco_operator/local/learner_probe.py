@@ -106,10 +106,12 @@ class LearnerProbe:
         """Whether the learner that runs now has answered lately."""
         return self._answered is not None and now - self._answered <= BELIEVED_SECONDS
 
-    def stuck(self, now: float) -> str:
-        """Return how the learner that runs now is stuck, as a phrase; empty: it is not."""
+    def stuck(self, now: float, since: float) -> str:
+        """Return how the learner that runs `since` is stuck, as a phrase; empty: it is not."""
         if self.latest is None or self._answered is None:
-            return ""
+            # It listens before it loads anything that takes long.
+            waited = now - since
+            return f"it did not answer within {waited:.0f} s" if waited > self._patience else ""
         silent = now - self._answered
         if silent > self._patience:
             return f"it has not answered for {silent:.0f} s"

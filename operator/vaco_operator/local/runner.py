@@ -96,6 +96,9 @@ class LocalRunner:
         anew = {"phase": "Pending", "completion_time": None}
         self._status = before.model_copy(update=anew) if before else None
         self._status_due = float("-inf")
+        self._hung = ""
+        self._stopping = ""
+        self._ending = False
 
     def run(self) -> Ended:
         """Train; returns when nothing of it runs any more."""
@@ -127,6 +130,7 @@ class LocalRunner:
                     "stopping: actors drain, then the learner checkpoints; "
                     "interrupt again to end at once and resume from the checkpoint before"
                 )
+                self._stopping = "Stopping: actors drain, then the learner checkpoints."
                 message = "Interrupted; vaco run of the same directory resumes it."
                 return Ended(Outcome("Suspended", "Interrupted", message), by=interrupts.by)
             self._scale(now)
@@ -139,19 +143,22 @@ class LocalRunner:
         if death is None:
             return None
         self._probe.forget()
+        why, self._hung = self._hung, ""
         if death.exit_code == EXIT_OK:
             return Ended(Outcome("Complete", "StopConditionReached", ""))
         if death.exit_code == EXIT_PERMANENT:
             return _failed("PermanentFailure", death)
         if not self._restart(death, self._learner.restart(death, now)):
-            return _failed("BackoffLimitExceeded", death)
+            return _failed("BackoffLimitExceeded", death, why)
         self._learner_restarts += 1
         return None
 
     def _end_if_stuck(self, now: float) -> None:
         """Kill a learner that hangs: it would not hear a signal, and goes on from a checkpoint."""
-        why = self._probe.stuck(now)
-        if why and not self._learner_is_done:
+        since = self._learner.running_since
+        why = self._probe.stuck(now, since) if since is not None else ""
+        if why and not self._hung and not self._learner_is_done:
+            self._hung = why
             self._directory.append_event("stuck", process="learner", message=why)
             self._view.note(f"learner is killed: {why}")
             self._learner.kill()
@@ -209,6 +216,7 @@ class LocalRunner:
 
     def _stop_all(self, interrupts: Interrupts) -> None:
         """Let the actors leave, then the learner, each within its grace."""
+        self._ending = True
         asked = interrupts.asked
         learner_lives = self._learner.state == "running"
         grace = self._job.spec.actors.drain_seconds if learner_lives else FAREWELL_SECONDS
@@ -270,10 +278,13 @@ class LocalRunner:
             limit=self._scaler.limit,
             learner_restarts=self._learner_restarts,
             outcome=outcome,
+            suspending=self._stopping,
         )
         self._status = job_status(self._job, seen, self._status, datetime.now(UTC))
         self._directory.write_status(self._status, durable=outcome is not None)
-        self._view.show(self._status)
+        # Of a run that ends before it trained, what it waits for is no news any more.
+        if outcome or not self._ending or self._status.phase == "Running":
+            self._view.show(self._status)
         self._status_due = now + STATUS_SECONDS
 
     def _unavailable(self, now: float) -> str:
@@ -292,8 +303,10 @@ class LocalRunner:
         }
 
 
-def _failed(reason: str, death: Death) -> Ended:
+def _failed(reason: str, death: Death, hung: str = "") -> Ended:
     message = f"{death.name} ended ({describe_exit(death.exit_code)})"
+    if hung:
+        message = f"{death.name} hung ({hung}) and was killed"
     if reason == "BackoffLimitExceeded":
         message += " more often than spec.backoffLimit allows"
     last = next((line.strip() for line in reversed(death.last_words.splitlines()) if line), "")

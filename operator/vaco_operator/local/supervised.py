@@ -105,6 +105,11 @@ class Supervised:
             self._kill_at = min(self._kill_at, now + grace)
 
     @property
+    def running_since(self) -> float | None:
+        """When the process that runs was started, in monotonic seconds; None: none runs."""
+        return self._started if self.state in ("running", "leaving") else None
+
+    @property
     def exit_code(self) -> int | None:
         """How its last process ended; None: it runs or never ran."""
         return self.process.exit_code() if self.process is not None else None
