@@ -34,8 +34,12 @@ def run(manifest: Path, overrides: Sequence[str], actors: int | None, run_dir: P
     _check_actors(job, actors)
     directory = RunDirectory(run_dir if run_dir is not None else RUNS / job.metadata.name)
     with directory.locked() as lock:
-        before = directory.read_status()
         adoption = adopt(directory, job)
+        before = directory.read_status()
+        if adoption.replaced:
+            typer.echo(f"beginning anew: the run in {directory.root} had trained nothing")
+        for change in adoption.replaced:
+            typer.echo(f"changed: {change}")
         for change in adoption.changes or ():
             typer.echo(f"changed: {change}")
         if before and before.phase == "Complete" and not adoption.touches("stop"):
@@ -92,10 +96,16 @@ def _train(
             ended = runner.run()
     typer.echo(f"{ended.outcome.phase}: {ended.outcome.message}")
     if ended.culprit:
-        log = directory.log_file(ended.culprit.name)
-        typer.echo(f"the end of {log}:\n{ended.culprit.last_words}", err=True)
+        typer.echo(_end_of_log(directory.log_file(ended.culprit.name), ended), err=True)
     typer.echo(f"report: {report(str(directory.root))}")
     return _exit_status(ended)
+
+
+def _end_of_log(log: Path, ended: Ended) -> str:
+    words = ended.culprit.last_words.strip() if ended.culprit else ""
+    # A process that ended by a sentence to its user has said nothing else.
+    said = words in ended.outcome.message
+    return f"its log is {log}" if said else f"the end of {log}:\n{words}"
 
 
 def _begin_with(adoption: Adoption, before: VACOJobStatus | None) -> int:

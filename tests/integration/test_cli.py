@@ -225,7 +225,7 @@ def test_a_run_without_checkpoints_cannot_be_evaluated_or_exported(vaco):
     for command in ("evaluate", "export"):
         done = vaco(command, "pole")
         assert done.returncode == 2
-        assert "no checkpoint yet" in done.stderr
+        assert "there is no checkpoint" in done.stderr
     done = vaco("evaluate", "pole", "--version", "7")
     assert "no checkpoint of version 7" in done.stderr
 

@@ -227,7 +227,12 @@ def test_an_environment_that_does_not_exist_fails_the_run_with_its_name(vaco_run
     runner = vaco_run("--set", "task.environment=CartPoll-v1")
     assert runner.end() == 1
     assert "Traceback" not in runner.output()
-    assert "CartPoll-v1" in runner.output()
+    assert runner.output().count("'CartPoll-v1' is not the id") == 1
     status = runner.status()
     assert status["phase"] == "Failed"
     assert "CartPoll-v1" in status["message"]
+    # What was mistyped is mended, and the directory is free for it.
+    mended = vaco_run("--set", "stop.envSteps=1000")
+    assert mended.end() == 0, mended.output()
+    assert "beginning anew" in mended.output()
+    assert [event["event"] for event in mended.events("started")] == ["started"]

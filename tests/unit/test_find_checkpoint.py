@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from vaco.checkpoints import PARTS, POLICY, Manifest, checkpoint_name
 from vaco.errors import UserError
-from vaco.job import load_job
+from vaco.job import VACOJobStatus, load_job
 from vaco_operator.local.adoption import adopt
 from vaco_operator.local.checkpoints import find_checkpoint
 from vaco_operator.local.run_directory import RunDirectory
@@ -62,4 +62,14 @@ def test_a_replaced_learners_last_one_is_not_the_newest(directory: RunDirectory)
 def test_another_jobs_checkpoint_is_refused(directory: RunDirectory) -> None:
     put(directory, 5, uid="another")
     with pytest.raises(UserError, match="of job 'another', this is 'uid-of-pole'"):
+        find_checkpoint(directory)
+
+
+def test_why_there_is_none_is_told_as_it_is(directory: RunDirectory) -> None:
+    with pytest.raises(UserError, match="ended before it wrote one; `vaco run` starts it again"):
+        find_checkpoint(directory)
+    directory.write_status(VACOJobStatus(phase="Failed", message="No such environment."))
+    with pytest.raises(UserError, match=r"failed before it wrote one: No such environment\. Mend"):
+        find_checkpoint(directory)
+    with directory.locked(), pytest.raises(UserError, match="The run goes on"):
         find_checkpoint(directory)

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from vaco.checkpoints import checkpoint_name
 from vaco.errors import UserError
 from vaco.job import VACOJob, VACOJobStatus, parse_job
 from vaco.metrics_file import read_lines
@@ -134,6 +135,33 @@ def test_another_job_is_refused_with_the_fields_named(directory, job, difference
     assert difference in str(refused.value)
     assert "--run-dir" in str(refused.value)
     assert directory.job_file.read_text() == stored
+
+
+def test_a_run_that_trained_nothing_makes_way_for_the_mended_job(directory):
+    first = adopt(directory, pole(task={"environment": "CartPol-v1"}))
+    directory.write_status(VACOJobStatus(phase="Failed", message="no such environment"))
+    directory.next_incarnation("actor-0")
+    directory.append_event("failed")
+    (directory.checkpoints / checkpoint_name(0)).mkdir(parents=True)
+    (directory.root / "notes.txt").write_text("precious")
+    mended = adopt(directory, pole())
+    assert mended.changes is None
+    assert mended.replaced == ('spec.task.environment: "CartPol-v1" -> "CartPole-v1"',)
+    assert mended.job.metadata.uid != first.job.metadata.uid
+    assert directory.load_job() == mended.job
+    assert sorted(path.name for path in directory.root.iterdir()) == ["job.yaml", "notes.txt"]
+
+
+@pytest.mark.parametrize("what", ["steps", "checkpoint", "complete", "name"])
+def test_a_run_with_something_to_lose_stays(directory, what):
+    adopt(directory, pole())
+    steps, phase = (5 if what == "steps" else 0), "Complete" if what == "complete" else "Failed"
+    directory.write_status(VACOJobStatus(phase=phase, env_steps=steps))
+    if what == "checkpoint":
+        (directory.checkpoints / checkpoint_name(3)).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"rm -r {directory.root}") as refused:
+        adopt(directory, pole("rod" if what == "name" else "pole", seed=7))
+    assert "spec.seed: 0 -> 7" in str(refused.value)
 
 
 def test_what_may_change_at_any_time_on_a_cluster_may_change_between_runs_here():

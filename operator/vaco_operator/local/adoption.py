@@ -2,7 +2,8 @@
 
 What a run has learned holds for one task, policy and algorithm. Another seed or another network in
 the same directory would be another run, so it is refused, field by field. What only says how long,
-with how many actors and how observed the job runs may change between two runs.
+with how many actors and how observed the job runs may change between two runs. A run that has not
+trained anything yet has learned nothing, and makes way.
 """
 
 import json
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
+from vaco.checkpoints import list_checkpoints, version_of
 from vaco.errors import UserError
 from vaco.job import VACOJob
 
@@ -39,11 +41,13 @@ MAX_NAMED: Final = 12
 class Adoption:
     """A job that may run here, with its uid and generation.
 
-    `changes` says what differs from the run before; None: there was none.
+    `changes` says what differs from the run before; None: there was none. `replaced` says what
+    differs from a run that had trained nothing, and was therefore given up.
     """
 
     job: VACOJob
     changes: tuple[str, ...] | None
+    replaced: tuple[str, ...] = ()
 
     def touches(self, field: str) -> bool:
         """Tell whether something at or below `spec.<field>` changed since the run before."""
@@ -53,27 +57,31 @@ class Adoption:
 def adopt(directory: RunDirectory, job: VACOJob) -> Adoption:
     """Match `job` with what `directory` holds, and write it there; for the holder of the lock.
 
+    Another job's run that has trained nothing is given up: whoever mends a misspelt environment
+    begins anew in the same directory.
+
     Raises:
         UserError: the directory is another job's, or not a run directory at all.
 
     """
     if not directory.job_file.exists():
         _refuse_foreign_files(directory)
-        metadata = {"uid": job.metadata.uid or str(uuid4()), "generation": 1}
-        adopted = _with_metadata(job, metadata)
-        directory.store_job(adopted)
-        return Adoption(adopted, None)
+        return Adoption(_store_new(directory, job), None)
     earlier = directory.load_job()
     changes = differences(earlier, job)
     foreign = [change for change in changes if not _may_change(change)]
+    same_name = not any(change.startswith("metadata.") for change in foreign)
+    if foreign and same_name and _has_trained_nothing(directory):
+        directory.clear()
+        return Adoption(_store_new(directory, job), None, changes)
     if foreign:
         named = "; ".join(foreign[:MAX_NAMED])
         more = f"; and {len(foreign) - MAX_NAMED} more" if len(foreign) > MAX_NAMED else ""
         raise UserError(
             str(directory.root),
             f"holds a run of another job, there -> here: {named}{more}",
-            f"Give this job another --run-dir, or undo the changes: only {', '.join(MAY_CHANGE)} "
-            "of `spec` may change between runs.",
+            f"Give this job another --run-dir, or remove that run (rm -r {directory.root}), or "
+            f"undo the changes: only {', '.join(MAY_CHANGE)} of `spec` may change between runs.",
         )
     generation = (earlier.metadata.generation or 1) + bool(changes)
     adopted = _with_metadata(job, {"uid": earlier.metadata.uid, "generation": generation})
@@ -128,6 +136,21 @@ def _refuse_foreign_files(directory: RunDirectory) -> None:
     if foreign:
         problem = f"is not empty and no run directory: it holds {', '.join(foreign[:5])}"
         raise UserError(str(directory.root), problem, "Choose an empty or a new directory.")
+
+
+def _has_trained_nothing(directory: RunDirectory) -> bool:
+    """Whether a run was begun here and nothing is lost with it: its only weights are the first."""
+    status = directory.read_status()
+    if status is None or status.env_steps or status.phase == "Complete":
+        return False
+    return not any(version_of(path) for path in list_checkpoints(directory.checkpoints))
+
+
+def _store_new(directory: RunDirectory, job: VACOJob) -> VACOJob:
+    metadata = {"uid": job.metadata.uid or str(uuid4()), "generation": 1}
+    adopted = _with_metadata(job, metadata)
+    directory.store_job(adopted)
+    return adopted
 
 
 def _with_metadata(job: VACOJob, update: Mapping[str, Any]) -> VACOJob:

@@ -31,9 +31,21 @@ def find_checkpoint(directory: RunDirectory, version: int | None = None) -> Path
     for path in wanted:
         if _is_whole(path, job_uid):
             return path
-    problem = "its checkpoints are damaged" if found else "there is no checkpoint yet"
-    cure = "" if found else "Wait for spec.learner.checkpoint.intervalSeconds, or for its end."
-    raise UserError(str(directory.root), problem, cure)
+    if found:
+        raise UserError(str(directory.root), "its checkpoints are damaged")
+    raise UserError(str(directory.root), "there is no checkpoint", _why_there_is_none(directory))
+
+
+def _why_there_is_none(directory: RunDirectory) -> str:
+    if directory.in_use():
+        return "The run goes on, and writes one as soon as an actor has come."
+    status = directory.read_status()
+    if status is not None and status.phase == "Failed":
+        return (
+            f"The run failed before it wrote one: {status.message.rstrip('.')}. Mend that, and "
+            "start it again with `vaco run`."
+        )
+    return "The run ended before it wrote one; `vaco run` starts it again."
 
 
 def _is_whole(checkpoint: Path, job_uid: str | None) -> bool:

@@ -18,6 +18,7 @@ Whoever reads may do so at any time: every file is either replaced as a whole or
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,11 @@ from vaco.job import VACOJob, VACOJobStatus, dump_job, load_job
 LOCK_PATIENCE_SECONDS: Final = 0.5
 """A reader's probe holds the lock for a moment; a runner's for as long as it runs."""
 _MAX_STATE_BYTES: Final = 1 << 20
+_OF_ONE_RUN: Final = (
+    *("status.json", "learner-status.json", "learner.address", "actors.json", "report.html"),
+    *("events.jsonl", "metrics*.jsonl", "scale.*.json", "checkpoints", "tensorboard", "logs"),
+)
+"""What is in a run directory beside job.yaml and run.lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,15 @@ class RunDirectory:
     def store_job(self, job: VACOJob) -> None:
         """Write the resolved job; for the holder of the lock."""
         replace_file(self.job_file, dump_job(job), durable=True)
+
+    def clear(self) -> None:
+        """Remove what a run has left here, but not its job.yaml; for the holder of the lock."""
+        for name in _OF_ONE_RUN:
+            for path in self.root.glob(name):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def read_status(self) -> VACOJobStatus | None:
         """Return the status last written, None before the first.
