@@ -72,7 +72,7 @@ def _probe(options: argparse.Namespace) -> int:
 
     from vaco_actor.environments import probe_spaces
 
-    sys.stdout.write(probe_spaces(load_job(options.job).spec.task).to_json() + "\n")
+    sys.stdout.write(probe_spaces(load_job(options.job).spec.control.task).to_json() + "\n")
     return EXIT_OK
 
 

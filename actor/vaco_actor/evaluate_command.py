@@ -49,7 +49,7 @@ def evaluate(options: EvaluateOptions, stop: threading.Event) -> int:
     """
     job = load_job(options.job)
     torch.set_num_threads(job.spec.actors.threads)
-    task, schedule = job.spec.task, job.spec.evaluation
+    task, schedule = job.spec.control.task, job.spec.evaluation
     episodes = options.episodes or (schedule.episodes if schedule else DEFAULT_EPISODES)
     seed = schedule.seed if schedule else derive(job.spec.seed, "evaluation")
     stored = _read(options.checkpoint, job)
@@ -96,7 +96,7 @@ def summary(environment: str, version: int, played: Episodes) -> dict[str, Any]:
 def _read(directory: Path, job: VACOJob) -> StoredPolicy:
     if (directory / DESCRIPTION).exists():
         return read_export(directory)
-    return read_checkpoint(directory, job.spec.policy, job.metadata.uid)
+    return read_checkpoint(directory, job.spec.control.policy, job.metadata.uid)
 
 
 def _lines(result: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from vaco.trajectory import Fragment, to_requests
+from vaco.experience import Experience
+from vaco.trajectory import to_requests
 from vaco.v1 import trajectory_pb2 as pb
 
 Request: TypeAlias = pb.StreamTrajectoriesRequest | bytes
@@ -99,7 +100,7 @@ class Outbox:
                 )
             return self._claimed
 
-    def submit(self, fragment: Fragment) -> None:
+    def submit(self, fragment: Experience) -> None:
         """Take a fragment; its arrays are copied.
 
         Raises:

@@ -17,28 +17,23 @@ import torch
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from vaco.channels import Security
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
-from vaco.framing import MAX_FRAGMENT_BYTES
 from vaco.job import VACOJob, load_job
 from vaco.monitoring import MonitoringServer
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.vital import Vitals, stuck_seconds
 from vaco.weights import Weights
-from vaco_policy.policy import Policy
-from vaco_policy.seeding import derive
+from vaco.weights_volume import weights_volume
 
 from vaco_actor.backoff import BackoffSettings
 from vaco_actor.ending import Ending, Outcome
-from vaco_actor.environments import make_vector_env
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.link import Link
 from vaco_actor.lock_step import LockStep
 from vaco_actor.mailbox import Mailbox
 from vaco_actor.metrics import ActorCollector, Counters
 from vaco_actor.outbox import Fate, Outbox
-from vaco_actor.play import MAX_ENVIRONMENTS, play
-from vaco_actor.rollout import Rollout, RolloutSettings
+from vaco_actor.producer import make_producer
 from vaco_actor.stream import Learner
-from vaco_actor.vector_environment import VectorEnvironment
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,50 +83,32 @@ def run(options: RunOptions, stop: threading.Event) -> int:
     if job.metadata.uid is None:
         raise UserError("metadata.uid", "not set", "Run the job with `vaco run`.")
     security = Security.from_environment()
-    identity = options.identity
     torch.set_num_threads(job.spec.actors.threads)
-    environment = make_vector_env(
-        job.spec.task,
-        job.spec.rollout.environments_per_actor,
-        derive(job.spec.seed, "actor", identity.index, identity.incarnation, "environments"),
-        threads=job.spec.actors.threads,
-    )
-    with environment:
-        _check_size(environment, job.spec.rollout.fragment_length)
-        policy = Policy(job.spec.policy, environment.spaces)
-        actor = _Actor(options, job, Learner(options.learner, security), environment, policy, stop)
-        return actor.run()
+    actor = _Actor(options, job, Learner(options.learner, security), stop)
+    return actor.run()
 
 
 class _Actor:
     """The parts of a running actor, and how they work together."""
 
     def __init__(
-        self,
-        options: RunOptions,
-        job: VACOJob,
-        learner: Learner,
-        environment: VectorEnvironment,
-        policy: Policy,
-        stop: threading.Event,
+        self, options: RunOptions, job: VACOJob, learner: Learner, stop: threading.Event
     ) -> None:
         self._spec = job.spec
         self._stop = stop
-        self._policy = policy
         self._mailbox = Mailbox()
         self._lock_step = LockStep(job.spec.learner.batch_size) if job.spec.synchronous else None
         self._made_with: Weights | None = None
         self._outbox = Outbox(self._lock_step.decided if self._lock_step else _forget)
         self._counters = Counters()
-        settings = _rollout_settings(options.identity, job)
         self._vitals = Vitals(stuck_seconds(), self._unready)
         self._pulse = self._vitals.pulse("rollout")
-        self._rollout = Rollout(environment, policy, self._mailbox, settings, self._pulse.beat)
+        self._producer = make_producer(job, options.identity, self._mailbox, self._pulse.beat)
         hello = pb.Hello(
-            job_uid=settings.job_uid,
-            actor_id=settings.actor_id,
-            actor_incarnation=settings.actor_incarnation,
-            spaces_json=environment.spaces.to_json(),
+            job_uid=job.metadata.uid or "",
+            actor_id=options.identity.actor_id,
+            actor_incarnation=options.identity.incarnation,
+            spaces_json=self._producer.contract,
         )
         self._link = Link(
             learner,
@@ -141,6 +118,7 @@ class _Actor:
             stop.set,
             BackoffSettings(),
             self._vitals.pulse("link"),
+            weights_volume(job.spec.learner.weights_transport, hello.job_uid),
         )
         registry = CollectorRegistry()
         registry.register(ActorCollector(self._counters, lambda: self._outbox.unacknowledged))
@@ -158,12 +136,13 @@ class _Actor:
             self._report(str(error), permanent=True)
             raise
         except Exception as error:
-            name = self._spec.task.environment
+            name = self._producer.task
             self._report(f"{name}: {type(error).__name__}: {error}", permanent=False)
             raise
         finally:
             self._link.close()
             self._monitoring.close()
+            self._producer.close()
 
     def _unready(self) -> str:
         return "" if self._link.connected else "no learner has let us in"
@@ -175,7 +154,9 @@ class _Actor:
             self._pulse.beat()
             request = self._link.take_evaluation()
             if request is not None:
-                self._evaluate(request)
+                result = self._producer.evaluate(request, self._stop)
+                if result is not None:
+                    self._outbox.report(result)
             elif self._may_go_on():
                 self._produce()
 
@@ -200,10 +181,10 @@ class _Actor:
         return True
 
     def _produce(self) -> None:
-        fragment = self._rollout.collect(self._stop)
+        fragment = self._producer.collect(self._stop)
         if fragment is None:
             return
-        self._made_with = self._rollout.acting
+        self._made_with = self._producer.acting
         if self._lock_step is not None:
             self._lock_step.sent(fragment.samples)
         self._outbox.submit(fragment)
@@ -215,28 +196,6 @@ class _Actor:
         counters.version = fragment.max_version
         if fragment.episode_returns.size > 0:
             counters.return_mean = float(fragment.episode_returns.mean())
-
-    def _evaluate(self, request: pb.EvaluationRequest) -> None:
-        weights = self._rollout.adopt_weights()
-        task = self._spec.task
-        if task.vectorisation == "async":
-            # Worker processes are forked, which gRPC's threads do not survive.
-            task = task.model_copy(update={"vectorisation": "sync"})
-        count = min(request.episodes, MAX_ENVIRONMENTS)
-        with make_vector_env(task, count, request.seed, threads=self._spec.actors.threads) as env:
-            played = play(
-                env, self._policy, request.episodes, self._stop, lambda _: self._pulse.beat()
-            )
-        if played is None:
-            return
-        self._outbox.report(
-            pb.EvaluationResult(
-                request_id=request.request_id,
-                version=weights.version,
-                returns=played.returns,
-                lengths=played.lengths,
-            )
-        )
 
     def _leave(self) -> int:
         """Say goodbye, unless the link has ended; return the exit status."""
@@ -257,30 +216,6 @@ class _Actor:
         self._pulse.rest()
         self._outbox.fail(message, permanent=permanent)
         self._link.join(_REPORT_SECONDS)
-
-
-def _check_size(environment: VectorEnvironment, length: int) -> None:
-    """Refuse fragments that would be too large for the wire, before any is made."""
-    one = environment.observation_buffers()
-    size = (length + 1) * sum(values.nbytes for values in one.values())
-    if size > MAX_FRAGMENT_BYTES:
-        raise UserError(
-            "spec.rollout",
-            f"the observations of one fragment take {size} bytes, over {MAX_FRAGMENT_BYTES}",
-            "Lower `fragmentLength` or `environmentsPerActor`.",
-        )
-
-
-def _rollout_settings(identity: ActorIdentity, job: VACOJob) -> RolloutSettings:
-    return RolloutSettings(
-        job_uid=job.metadata.uid or "",
-        actor_id=identity.actor_id,
-        actor_incarnation=identity.incarnation,
-        fragment_length=job.spec.rollout.fragment_length,
-        gamma=job.spec.algorithm.gamma,
-        reward_bound=job.spec.task.reward_bound,
-        seed=derive(job.spec.seed, "actor", identity.index, identity.incarnation, "actions"),
-    )
 
 
 def _say(ending: Ending) -> None:

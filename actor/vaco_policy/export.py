@@ -24,7 +24,7 @@ def export(job: Path, checkpoint: Path, out: Path, *, onnx: bool = False) -> lis
 
     """
     given = load_job(job)
-    stored = read_checkpoint(checkpoint, given.spec.policy, given.metadata.uid)
+    stored = read_checkpoint(checkpoint, given.spec.control.policy, given.metadata.uid)
     policy = stored.build()
     written = write_export(out, stored)
     if onnx:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vaco.job import PolicySpec
+from vaco.job import ActorCriticPolicy
 
 from vaco_policy.core import Core, State
 from vaco_policy.distributions import (
@@ -97,7 +97,7 @@ class Policy(nn.Module):
     _choice_index: Tensor
     _choice_mask: Tensor
 
-    def __init__(self, config: PolicySpec, spaces: Spaces, seed: int = 0) -> None:
+    def __init__(self, config: ActorCriticPolicy, spaces: Spaces, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.spaces = spaces

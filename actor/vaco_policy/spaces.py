@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 from vaco.errors import UserError
-from vaco.job import Core, PolicySpec, RolloutSpec
+from vaco.job import ActorCriticPolicy, Core, RolloutSpec
 from vaco.trajectory import ArraySpec, FragmentSpec
 
 SINGLE_OBSERVATION = "observation"
@@ -257,7 +257,7 @@ def action_size(space: Discrete | MultiDiscrete | Box) -> int:
 
 
 def fragment_spec(
-    spaces: Spaces, policy: PolicySpec, rollout: RolloutSpec, reward_bound: float
+    spaces: Spaces, policy: ActorCriticPolicy, rollout: RolloutSpec, reward_bound: float
 ) -> FragmentSpec:
     """Return what every fragment of a job must look like.
 

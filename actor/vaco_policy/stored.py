@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from vaco.checkpoints import POLICY, STATE, digest, read_manifest, read_parts
 from vaco.errors import UserError
-from vaco.job import PolicySpec
+from vaco.job import ActorCriticPolicy
 
 from vaco_policy.parameters import load_payload
 from vaco_policy.policy import Policy
@@ -38,7 +38,7 @@ class StoredPolicy:
 
     """
 
-    spec: PolicySpec
+    spec: ActorCriticPolicy
     spaces: Spaces
     version: int
     payload: bytes
@@ -55,7 +55,7 @@ class StoredPolicy:
         return policy.eval()
 
 
-def read_checkpoint(directory: Path, spec: PolicySpec, job_uid: str | None) -> StoredPolicy:
+def read_checkpoint(directory: Path, spec: ActorCriticPolicy, job_uid: str | None) -> StoredPolicy:
     """Read the policy of one checkpoint of a run.
 
     Args:
@@ -73,7 +73,7 @@ def read_checkpoint(directory: Path, spec: PolicySpec, job_uid: str | None) -> S
     state = _parse(contents[STATE], path)
     return StoredPolicy(
         spec=spec,
-        spaces=Spaces.from_json(_field(state, path, "spaces")),
+        spaces=Spaces.from_json(_field(state, path, "contract")),
         version=int(_field(state, path, "version")),
         payload=contents[POLICY],
     )
@@ -119,7 +119,7 @@ def read_export(directory: Path) -> StoredPolicy:
         problem = f"its digest is not that in {DESCRIPTION}"
         raise UserError(str(directory / POLICY), problem, "Export the policy again.")
     try:
-        spec = PolicySpec.model_validate_json(json.dumps(_field(document, path, "policy")))
+        spec = ActorCriticPolicy.model_validate_json(json.dumps(_field(document, path, "policy")))
     except ValidationError as error:
         raise UserError(str(path), f"its policy is not valid ({error})") from error
     return StoredPolicy(

@@ -19,14 +19,8 @@ received, and its actor is about to be sent home.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from vaco.trajectory import (
-    Fragment,
-    FragmentId,
-    FragmentSpec,
-    IncomingFragment,
-    MalformedFragment,
-)
+from vaco.experience import Experience, ExperienceSpec, IncomingExperience
+from vaco.trajectory import FragmentId, MalformedFragment
 
 from vaco_learner.buffer import FragmentBuffer
 from vaco_learner.deliveries import Delivery
@@ -82,7 +76,7 @@ class Admission:
     def __init__(
         self,
         job_uid: str,
-        spec: FragmentSpec,
+        spec: ExperienceSpec,
         lineage: Lineage,
         published: Callable[[], int],
         ledger: Ledger,
@@ -123,7 +117,7 @@ class Admission:
         with self._ledger.lock:
             actor.connected = False
 
-    def offer(self, actor: Actor, incoming: IncomingFragment) -> Settlement | None:
+    def offer(self, actor: Actor, incoming: IncomingExperience) -> Settlement | None:
         """Take a fragment that arrived on the stream of `actor`; the buffer must have room.
 
         Called by one thread only, so that what is new stays new while it is examined.
@@ -148,7 +142,7 @@ class Admission:
         return self._offer_new(actor, incoming)
 
     def trained(
-        self, fragments: Sequence[Fragment], lags: Sequence[float], filtered: int
+        self, fragments: Sequence[Experience], lags: Sequence[float], filtered: int
     ) -> list[Settlement]:
         """Book a batch that was trained.
 
@@ -170,7 +164,7 @@ class Admission:
             self._ledger.filtered(filtered)
         return [_settlement(fragment.id, Fate.TRAINED, "") for fragment in fragments]
 
-    def stale(self, fragments: Sequence[Fragment], reason: str) -> list[Settlement]:
+    def stale(self, fragments: Sequence[Experience], reason: str) -> list[Settlement]:
         """Book fragments that were taken from the buffer and are too old to be trained.
 
         Raises:
@@ -192,7 +186,7 @@ class Admission:
         with self._ledger.lock:
             return Snapshot(self._ledger.counts().without_queued(), self._roster.records())
 
-    def _identify(self, actor: Actor, incoming: IncomingFragment) -> FragmentId:
+    def _identify(self, actor: Actor, incoming: IncomingExperience) -> FragmentId:
         identity = FragmentId.from_proto(incoming.head.id)
         for field, expected, found in (
             ("job_uid", self._job_uid, identity.job_uid),
@@ -203,17 +197,16 @@ class Admission:
                 raise MalformedFragment(f"id.{field}", f"{found}, but the stream is {expected}'s")
         return identity
 
-    def _decide(self, fragment: Fragment, fate: Fate) -> Actor | None:
+    def _decide(self, fragment: Experience, fate: Fate) -> Actor | None:
         self._ledger.decided(fragment.samples, fate)
         actor = self._roster.find(fragment.id.actor_id)
         if actor is not None and actor.incarnation == fragment.id.actor_incarnation:
             actor.log.settle(fragment.id.sequence)
         return actor
 
-    def _offer_new(self, actor: Actor, incoming: IncomingFragment) -> Settlement | None:
+    def _offer_new(self, actor: Actor, incoming: IncomingExperience) -> Settlement | None:
         try:
-            fragment = Fragment.decode(incoming)
-            self._spec.check(fragment)
+            fragment = self._spec.decode(incoming)
             self._check_versions(fragment)
         except MalformedFragment as error:
             return self._refused(actor, incoming, Fate.REJECTED, str(error))
@@ -230,7 +223,7 @@ class Admission:
         return None
 
     def _refused(
-        self, actor: Actor, incoming: IncomingFragment, fate: Fate, reason: str
+        self, actor: Actor, incoming: IncomingExperience, fate: Fate, reason: str
     ) -> Settlement | None:
         with self._ledger.lock:
             if self._closed:
@@ -238,7 +231,7 @@ class Admission:
             actor.log.settle(incoming.head.id.sequence)
             return self._arrived(actor, incoming, fate, reason)
 
-    def _check_versions(self, fragment: Fragment) -> None:
+    def _check_versions(self, fragment: Experience) -> None:
         current = self._lineage.current.number
         if fragment.weights_incarnation > current:
             problem = f"{fragment.weights_incarnation}, but the learner's is {current}"
@@ -249,16 +242,17 @@ class Admission:
             problem = f"{fragment.max_version} was not published yet, the newest is {newest}"
             raise MalformedFragment("max_version", problem)
 
-    def _fenced(self, fragment: Fragment) -> str:
+    def _fenced(self, fragment: Experience) -> str:
         return (
             f"weights {fragment.max_version} of learner incarnation {fragment.weights_incarnation}"
             f" are not among the ancestors of incarnation {self._lineage.current.number}'s"
         )
 
     def _arrived(
-        self, actor: Actor, incoming: IncomingFragment, fate: Fate, reason: str
+        self, actor: Actor, incoming: IncomingExperience, fate: Fate, reason: str
     ) -> Settlement | None:
-        samples = self._claimed_samples(incoming)
+        # What is not decoded is believed only as far as one fragment can go.
+        samples = min(incoming.claimed_samples, self._spec.max_samples)
         with self._ledger.lock:
             if self._closed:
                 return None
@@ -268,15 +262,6 @@ class Admission:
         return Settlement(
             actor.actor_id, actor.incarnation, incoming.head.id.sequence, fate, reason
         )
-
-    def _claimed_samples(self, incoming: IncomingFragment) -> int:
-        """Return the samples of a fragment that is not decoded, bounded by what one can hold."""
-        steps = incoming.head.length * incoming.head.environments
-        try:
-            claimed = int(np.count_nonzero(incoming.tensor("valid")))
-        except MalformedFragment:
-            claimed = steps
-        return min(claimed, steps, self._spec.max_length * self._spec.max_environments)
 
 
 def _settlement(identity: FragmentId, fate: Fate, reason: str) -> Settlement:

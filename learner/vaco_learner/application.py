@@ -1,6 +1,6 @@
 """The learner's life, from its command line to its exit status.
 
-    claim, restore --> listen --> wait for the first actor's spaces, if no checkpoint has them
+    claim, restore --> listen --> wait for the first actor's spaces, unless they are known
                    --> build the policy --> open the doors --> train
                    --> checkpoint --> send actors home --> last words
 
@@ -34,10 +34,10 @@ from vaco.job import VACOJob, load_job
 from vaco.monitoring import MonitoringServer
 from vaco.v1 import learner_pb2 as pb
 from vaco.vital import Vitals, stuck_seconds
-from vaco_policy.spaces import Spaces
 
 from vaco_learner.checkpoint import CheckpointStore
 from vaco_learner.claims import Claims, FencedError
+from vaco_learner.contract_gate import ContractGate, canonical_spaces
 from vaco_learner.control import Control, JobFailedError, StopRequestedError
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -49,7 +49,6 @@ from vaco_learner.progress import LearnerPhase, Progress
 from vaco_learner.restore import Beginning, begin, earlier_returns, note_beginning
 from vaco_learner.server import LearnerServer
 from vaco_learner.session import Ending
-from vaco_learner.spaces_gate import SpacesGate
 from vaco_learner.status import StatusFile, StatusSource
 
 if TYPE_CHECKING:
@@ -155,7 +154,10 @@ class Learner:
         claims = Claims(checkpoints, self._uid)
         self._beginning = begin(self._store, claims, options.incarnation)
         state = self._beginning.state
-        self._gate = SpacesGate(state.spaces if state is not None else None)
+        self._gate = ContractGate(
+            state.contract if state is not None else None,
+            None if job.spec.is_language else canonical_spaces,
+        )
         self._ledger = Ledger(state.counts if state is not None else None)
         self._progress = Progress()
         self._returns = earlier_returns(self._beginning, self._job.spec.stop)
@@ -264,10 +266,13 @@ class Learner:
             self._server.stop(Ending(grpc.StatusCode.FAILED_PRECONDITION, str(error)))
             return EXIT_PERMANENT
 
-    def _wait_for_spaces(self) -> Spaces:
-        while (spaces := self._gate.wait(_POLL_SECONDS)) is None:
+    def _contract(self) -> str | None:
+        """Wait for what the first actor brings; None: the learner itself has it."""
+        if self._job.spec.is_language:
+            return None
+        while (contract := self._gate.wait(_POLL_SECONDS)) is None:
             self._control.check()
-        return spaces
+        return contract
 
     def _build(self) -> "TrainingLoop":
         # Late, because it imports torch; before the wait, because the actors import it meanwhile.
@@ -275,7 +280,8 @@ class Learner:
 
         parts = Parts(
             job=self._job,
-            spaces=self._wait_for_spaces(),
+            contract=self._contract(),
+            gate=self._gate,
             run_dir=self._options.run_dir,
             beginning=self._beginning,
             capacity=self._capacity,

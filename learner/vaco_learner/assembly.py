@@ -1,4 +1,4 @@
-"""Puts the training side together, once the spaces are known. Imports torch."""
+"""Puts the training side together, once the contract is known. Imports torch."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -10,12 +10,13 @@ import torch
 from vaco.errors import UserError
 from vaco.job import LearnerSpec, VACOJob
 from vaco.vital import Pulse
-from vaco_policy.spaces import Spaces, fragment_spec
+from vaco.weights_volume import weights_volume
 
 from vaco_learner.admission import Admission
 from vaco_learner.batch_source import BatchSource
 from vaco_learner.buffer import FragmentBuffer
 from vaco_learner.checkpoint import CheckpointStore
+from vaco_learner.contract_gate import ContractGate
 from vaco_learner.control import Control
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -30,7 +31,7 @@ from vaco_learner.restore import Beginning
 from vaco_learner.roster import Roster
 from vaco_learner.server import LearnerServer
 from vaco_learner.status import StatusSource
-from vaco_learner.update import Updater, UpdaterState
+from vaco_learner.trainer import Trainer, TrainerState, make_trainer
 from vaco_learner.windows import ReturnWindow
 
 
@@ -39,7 +40,8 @@ class Parts:
     """What is there before the policy."""
 
     job: VACOJob
-    spaces: Spaces
+    contract: str | None
+    gate: ContractGate
     run_dir: Path
     beginning: Beginning
     capacity: Capacity
@@ -74,25 +76,27 @@ def assemble(parts: Parts) -> Assembled:
     spec, beginning = parts.job.spec, parts.beginning
     torch.set_num_threads(spec.learner.threads)
     device = _device(spec.learner)
-    updater = Updater(parts.job, parts.spaces, device)
-    _restore(parts, updater)
+    trainer = make_trainer(parts.job, parts.contract, device)
+    parts.gate.settle(trainer.contract)
+    _restore(parts, trainer)
     publisher = Publisher(
         beginning.claim,
-        parts.spaces.to_json(),
+        trainer.contract,
         parts.server.announce,
         parts.control.crash,
+        parts.server.snapshots,
+        weights_volume(spec.learner.weights_transport, parts.job.metadata.uid or ""),
     )
-    fragments = fragment_spec(parts.spaces, spec.policy, spec.rollout, spec.task.reward_bound)
     buffer = FragmentBuffer(
         parts.capacity.queue,
         parts.capacity.max_fragments,
-        parts.capacity.in_flight * fragments.max_bytes,
+        parts.capacity.in_flight * trainer.experience.max_bytes,
         parts.server.room_made,
     )
     roster = Roster(beginning.state.actors if beginning.state is not None else ())
     admission = Admission(
         job_uid=parts.job.metadata.uid or "",
-        spec=fragments,
+        spec=trainer.experience,
         lineage=beginning.lineage,
         published=lambda: publisher.version,
         ledger=parts.ledger,
@@ -125,27 +129,32 @@ def assemble(parts: Parts) -> Assembled:
         pulse=parts.pulse,
         outcomes=parts.outcomes,
     )
-    loop = TrainingLoop(
-        spec, updater, device, beginning.lineage, beginning.version, parts.returns, around
-    )
+    loop = TrainingLoop(spec, trainer, beginning.lineage, beginning.version, parts.returns, around)
     parts.status.set_roster(roster)
     publisher.start()
     parts.server.open(Intake(admission, beginning.claim.number, beginning.version))
     return Assembled(loop, (board.close, publisher.stop))
 
 
-def _restore(parts: Parts, updater: Updater) -> None:
-    """Give the updater what the checkpoint kept."""
+def _restore(parts: Parts, trainer: Trainer) -> None:
+    """Give the trainer what the checkpoint kept, or have it do what comes before the first one."""
     checkpoint, state = parts.beginning.checkpoint, parts.beginning.state
     if checkpoint is None or state is None:
+        trainer.begin(lambda: _still_wanted(parts))
         return
-    updater.load_state(
-        UpdaterState(
+    trainer.load_state(
+        TrainerState(
             policy=checkpoint.policy,
             optimizer=safetensors.torch.load(checkpoint.optimizer),
-            document=dict(state.updater),
+            document=dict(state.trainer),
         )
     )
+
+
+def _still_wanted(parts: Parts) -> None:
+    """Say that the training thread moves; raise if it shall not go on."""
+    parts.pulse.beat()
+    parts.control.check()
 
 
 def _device(spec: LearnerSpec) -> torch.device:

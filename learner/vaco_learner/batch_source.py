@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from vaco.trajectory import Fragment
+from vaco.experience import Experience
 
 from vaco_learner.admission import Admission, Settlement
 from vaco_learner.buffer import FragmentBuffer
@@ -46,16 +46,16 @@ class BatchSource:
         self._batch = batch
         self._max_lag = max_lag
         self._acknowledge = acknowledge
-        self._held: list[Fragment] = []
+        self._held: list[Experience] = []
 
-    def next(self, version: int) -> list[Fragment] | None:
+    def next(self, version: int) -> list[Experience] | None:
         """Return a batch to train weights `version` on; None if it did not come together soon."""
         missing = self._batch - sum(fragment.samples for fragment in self._held)
         taken = self._buffer.take(missing, POLL_SECONDS)
         if not taken:
             return None
-        fresh: list[Fragment] = []
-        stale: list[Fragment] = []
+        fresh: list[Experience] = []
+        stale: list[Experience] = []
         for fragment in taken:
             (stale if self.lag(fragment, version) > self._max_lag else fresh).append(fragment)
         if stale:
@@ -67,17 +67,17 @@ class BatchSource:
         batch, self._held = self._held, []
         return batch
 
-    def rest(self) -> list[Fragment]:
+    def rest(self) -> list[Experience]:
         """Return what is held and queued, for which no batch will come together any more."""
         held, self._held = self._held, []
         return [*held, *self._buffer.drain()]
 
-    def lag(self, fragment: Fragment, version: int) -> int:
+    def lag(self, fragment: Experience, version: int) -> int:
         """Return how many versions the fragment's oldest weights are behind `version`."""
         return int(self.step_lags(fragment, version).max())
 
-    def step_lags(self, fragment: Fragment, version: int) -> NDArray[np.int64]:
-        """Return the lag of each step, [T]."""
+    def step_lags(self, fragment: Experience, version: int) -> NDArray[np.int64]:
+        """Return the lag of each entry of `versions`."""
         ahead = version - self._lineage.jumped(fragment.weights_incarnation)
         lags: NDArray[np.int64] = ahead - fragment.versions
         return lags

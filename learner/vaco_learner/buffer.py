@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from vaco.trajectory import Fragment
+from vaco.experience import Experience
 
 
 class BufferFullError(RuntimeError):
@@ -49,7 +49,7 @@ class FragmentBuffer:
         self._max_fragments = max_fragments
         self._max_bytes = max_bytes
         self._on_room = on_room
-        self._fragments: deque[Fragment] = deque()
+        self._fragments: deque[Experience] = deque()
         self._samples = 0
         self._bytes = 0
         self._changed = threading.Condition()
@@ -71,7 +71,7 @@ class FragmentBuffer:
             and self._bytes < self._max_bytes
         )
 
-    def put(self, fragment: Fragment) -> None:
+    def put(self, fragment: Experience) -> None:
         """Append a fragment.
 
         Raises:
@@ -86,7 +86,7 @@ class FragmentBuffer:
             self._bytes += fragment.nbytes
             self._changed.notify_all()
 
-    def take(self, wanted: int, timeout: float) -> list[Fragment]:
+    def take(self, wanted: int, timeout: float) -> list[Experience]:
         """Take the oldest fragments, as few as hold `wanted` samples together.
 
         Waits up to `timeout` seconds until so many are queued; returns nothing if they are not.
@@ -112,7 +112,7 @@ class FragmentBuffer:
             self._on_room()
         return taken
 
-    def drain(self) -> list[Fragment]:
+    def drain(self) -> list[Experience]:
         """Take all that is queued."""
         with self._changed:
             rest = list(self._fragments)
@@ -120,8 +120,8 @@ class FragmentBuffer:
             self._samples = self._bytes = 0
         return rest
 
-    def _pop(self, wanted: int) -> list[Fragment]:
-        taken: list[Fragment] = []
+    def _pop(self, wanted: int) -> list[Experience]:
+        taken: list[Experience] = []
         held = 0
         while held < wanted and self._fragments:
             fragment = self._fragments.popleft()

@@ -33,7 +33,12 @@ class Capacity:
     def of(cls, spec: VACOJobSpec) -> "Capacity":
         """Return what a job asks for."""
         batch, batches = spec.learner.batch_size, spec.learner.buffer_batches
-        fragment = spec.rollout.environments_per_actor * spec.rollout.fragment_length
+        rollout = spec.rollout
+        fragment = (
+            spec.language.sampling.group_size
+            if spec.is_language
+            else rollout.environments_per_actor * rollout.fragment_length
+        )
         # Environments that reset in a step of their own make at least every second step a sample;
         # two batches of steps hold a batch of samples then. One more evens out the rounding.
         in_flight = -(-(batches + 1) * batch // fragment) + 1

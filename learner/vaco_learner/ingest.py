@@ -1,6 +1,6 @@
 """Ingest: the learner's end of the actors' streams.
 
-    Hello --> known job? same spaces? --> [policy exists] --> newest incarnation? --> Welcome
+    Hello --> known job? same contract? --> [policy exists] --> newest incarnation? --> Welcome
     Trajectory, frames --> [buffer has room] --> Admission --> Ack, now or when it is trained
     Goodbye --> everything before it is in our hands --> Farewell
 
@@ -15,17 +15,17 @@ from typing import Final, TypeAlias
 import grpc
 from grpc import aio
 from vaco.errors import UserError
-from vaco.trajectory import IncomingFragment, MalformedFragment, RequestReader
+from vaco.trajectory import IncomingExperience, MalformedFragment, RequestReader
 from vaco.v1 import trajectory_pb2 as pb
 
 from vaco_learner.admission import Admission
+from vaco_learner.contract_gate import ContractGate, ContractRefusedError
 from vaco_learner.control import Control
 from vaco_learner.hub import Hub
 from vaco_learner.ledger import Fate
 from vaco_learner.progress import Progress
 from vaco_learner.roster import ActorFencedError, ActorRefusedError
 from vaco_learner.session import Session, StreamEndedError
-from vaco_learner.spaces_gate import SpacesGate, SpacesRefusedError
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class TrajectoryServicer:
 
     Args:
         job_uid: actors of another job are refused.
-        gate: where spaces are agreed on.
+        gate: where the contract is agreed on.
         hub: what the services share.
         progress: is told of the first fragment.
         control: is told when the job cannot succeed: an actor says so, or makes nothing of use.
@@ -52,7 +52,7 @@ class TrajectoryServicer:
     """
 
     def __init__(
-        self, job_uid: str, gate: SpacesGate, hub: Hub, progress: Progress, control: Control
+        self, job_uid: str, gate: ContractGate, hub: Hub, progress: Progress, control: Control
     ) -> None:
         self._job_uid = job_uid
         self._gate = gate
@@ -67,13 +67,15 @@ class TrajectoryServicer:
         try:
             hello = await self._hello(context)
             intake = await self._hub.intake()
+            # The learner may have settled it meanwhile.
+            self._gate.agree(hello.actor_id, hello.spaces_json)
             actor = intake.admission.connect(hello.actor_id, hello.actor_incarnation)
         except StreamEndedError as error:
             await context.abort(error.ending.code, error.ending.details)
         except ActorFencedError as error:
             _LOG.warning("an actor is refused: %s", error)
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(error))
-        except (ActorRefusedError, SpacesRefusedError, UserError) as error:
+        except (ActorRefusedError, ContractRefusedError, UserError) as error:
             _LOG.warning("an actor is refused: %s", error)
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         session = self._hub.connect(actor)
@@ -91,7 +93,7 @@ class TrajectoryServicer:
             _LOG.info("%s (incarnation %d) is gone", actor.actor_id, session.incarnation)
 
     async def _hello(self, context: Context) -> pb.Hello:
-        """Read the first message; what is returned is of this job and brings its spaces."""
+        """Read the first message; what is returned is of this job and brings a contract."""
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 request = await _next(context)
@@ -142,7 +144,7 @@ class TrajectoryServicer:
             message = _parse(reader, request)
             if message is None:
                 continue
-            if isinstance(message, IncomingFragment):
+            if not isinstance(message, pb.StreamTrajectoriesRequest):
                 await self._take(session, admission, message)
             elif message.HasField("evaluation_result"):
                 self._hub.desk.result(session, message.evaluation_result)
@@ -156,7 +158,7 @@ class TrajectoryServicer:
                 raise _invalid(f"{message.WhichOneof('message')} is not expected here")
 
     async def _take(
-        self, session: Session, admission: Admission, message: IncomingFragment
+        self, session: Session, admission: Admission, message: IncomingExperience
     ) -> None:
         session.received(message.head.id.sequence)
         await self._hub.room(admission)
@@ -199,7 +201,7 @@ async def _next(context: Context) -> bytes | None:
 
 def _parse(
     reader: RequestReader, request: bytes
-) -> pb.StreamTrajectoriesRequest | IncomingFragment | None:
+) -> pb.StreamTrajectoriesRequest | IncomingExperience | None:
     try:
         return reader.read(request)
     except MalformedFragment as error:

@@ -1,9 +1,9 @@
 """The training loop, in the main thread.
 
-    BatchSource.next ----> collate ----> Updater.update ----> Publisher.publish
-      waits for fragments                                          |
-    stop condition? <---- journal, TensorBoard, status <---- acknowledge
-         |                     checkpoint when due
+    BatchSource.next ----> Trainer.train ----> Publisher.publish
+      waits for fragments                            |
+    stop condition? <---- journal, status <---- acknowledge
+         |                checkpoint when due
          '--> final checkpoint
 
 It waits in one place only, for fragments, and at most a tenth of a second before it looks at what
@@ -19,14 +19,12 @@ from typing import Any, Final
 
 import numpy as np
 import safetensors.torch
-import torch
+from vaco.experience import Experience
 from vaco.job import VACOJobSpec
-from vaco.trajectory import Fragment
 from vaco.vital import Pulse
-from vaco_policy.parameters import to_payload
+from vaco_policy.parameters import PayloadWriter
 
 from vaco_learner.admission import Admission
-from vaco_learner.batch import collate
 from vaco_learner.batch_source import BatchSource
 from vaco_learner.checkpoint import Checkpoint, CheckpointStore
 from vaco_learner.claims import Claim
@@ -36,12 +34,13 @@ from vaco_learner.journal import Journal
 from vaco_learner.ledger import Ledger
 from vaco_learner.lineage import Lineage
 from vaco_learner.metrics import Board
+from vaco_learner.optimiser import NonFiniteUpdate
 from vaco_learner.progress import Progress, Standing
 from vaco_learner.publisher import Publisher
 from vaco_learner.server import LearnerServer
 from vaco_learner.state import LearnerState
 from vaco_learner.stop import stop_reason
-from vaco_learner.update import NonFiniteUpdate, Updater, UpdateStats
+from vaco_learner.trainer import PhaseStats, Trainer
 from vaco_learner.windows import LagWindow, RateWindow, ReturnWindow
 
 _LOG = logging.getLogger(__name__)
@@ -77,8 +76,7 @@ class TrainingLoop:
 
     Args:
         spec: of the job.
-        updater: owns the policy.
-        device: where the policy lives.
+        trainer: owns the policy.
         lineage: of this learner's weights.
         version: under which they are published.
         returns: of earlier episodes.
@@ -89,16 +87,15 @@ class TrainingLoop:
     def __init__(
         self,
         spec: VACOJobSpec,
-        updater: Updater,
-        device: torch.device,
+        trainer: Trainer,
         lineage: Lineage,
         version: int,
         returns: ReturnWindow,
         around: Surroundings,
     ) -> None:
         self._spec = spec
-        self._updater = updater
-        self._device = device
+        self._trainer = trainer
+        self._writer = PayloadWriter(trainer.published, spec.learner.weights_dtype)
         self._lineage = lineage
         self._version = version
         self._returns = returns
@@ -132,6 +129,8 @@ class TrainingLoop:
                 self._phase(fragments)
                 self._evaluate_when_due()
                 self._checkpoint_when_due()
+            elif self._around.publisher.owes:
+                self._publish()
             self._note_evaluations()
         return reason
 
@@ -175,35 +174,34 @@ class TrainingLoop:
         """
         self._around.journal.sync()
         snapshot = self._around.admission.snapshot()
-        updater = self._updater.state()
+        trainer = self._trainer.state()
         view = self._around.progress.view()
         state = LearnerState(
             version=self._version,
             lineage=self._lineage,
             counts=snapshot.counts,
             actors=snapshot.actors,
-            spaces=self._updater.policy.spaces,
+            contract=self._trainer.contract,
             episodes=self._returns.ended,
             returns=tuple(self._returns.returns()),
             train_seconds=view.train_seconds,
             evaluation=view.evaluation,
-            updater=updater.document,
+            trainer=trainer.document,
         )
-        optimizer = safetensors.torch.save(updater.optimizer)
-        checkpoint = Checkpoint(self._version, updater.policy, optimizer, state.to_document())
+        optimizer = safetensors.torch.save(trainer.optimizer)
+        checkpoint = Checkpoint(self._version, trainer.policy, optimizer, state.to_document())
         self._around.store.save(checkpoint, self._around.claim)
         self._around.progress.checkpointed(self._version)
         self._next_checkpoint = time.monotonic() + self._spec.learner.checkpoint.interval_seconds
 
-    def _phase(self, fragments: Sequence[Fragment]) -> None:
+    def _phase(self, fragments: Sequence[Experience]) -> None:
         """Train on a batch and tell everyone."""
         began = time.monotonic()
         waited = began - self._waiting_since
-        batch = collate(fragments, self._device)
         lags = [self._around.batches.lag(fragment, self._version) for fragment in fragments]
         self._reserve(self._version + 1)
         try:
-            stats = self._updater.update(batch, self._around.pulse.beat)
+            stats = self._trainer.train(fragments, self._around.pulse.beat)
         except NonFiniteUpdate as error:
             raise JobFailedError(
                 f"training diverged at version {self._version}: {error}. Lower"
@@ -251,16 +249,15 @@ class TrainingLoop:
             self._around.progress.waits("")
 
     def _publish(self) -> None:
-        payload = to_payload(self._updater.policy, self._spec.learner.weights_dtype)
-        self._around.publisher.publish(self._version, payload)
+        self._around.publisher.publish(self._version, self._writer)
 
-    def _measure_lags(self, fragments: Sequence[Fragment]) -> None:
+    def _measure_lags(self, fragments: Sequence[Experience]) -> None:
         lags = [self._around.batches.step_lags(f, self._version) for f in fragments]
-        weights = [f.valid.sum(axis=1) for f in fragments]
+        weights = [f.acted for f in fragments]
         self._lags.add(np.concatenate(lags), np.concatenate(weights))
 
     def _account(
-        self, fragments: Sequence[Fragment], stats: UpdateStats, waited: float, busy: float
+        self, fragments: Sequence[Experience], stats: PhaseStats, waited: float, busy: float
     ) -> None:
         """Write down a phase: status, journal, TensorBoard."""
         if self._warm:
@@ -290,7 +287,7 @@ class TrainingLoop:
         self._around.board.write(_scalars(record), record["env_steps"])
 
     def _record(
-        self, standing: Standing, stats: UpdateStats, waited: float, busy: float
+        self, standing: Standing, stats: PhaseStats, waited: float, busy: float
     ) -> dict[str, Any]:
         counts = self._around.ledger.counts()
         return {

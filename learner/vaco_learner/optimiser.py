@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 from vaco.errors import UserError
-from vaco.job import AlgorithmBase
+from vaco.job import Optimisation
 
 _BETA1, _BETA2 = 0.9, 0.999
 _MEAN, _SQUARE, _STEP = "exp_avg", "exp_avg_sq", "step"
@@ -25,17 +25,18 @@ class NonFiniteUpdate(ArithmeticError):  # noqa: N818 - it names the update, as 
 
 
 class Optimiser:
-    """Adam (Kingma and Ba, 2015) over all of a policy's parameters.
+    """Adam (Kingma and Ba, 2015) over all of a policy's parameters that are trained.
 
     Args:
-        policy: on the device where it will stay; all its parameters take part in every loss.
+        policy: on the device where it will stay.
         spec: `adamEpsilon` and `maxGradientNorm` are used.
 
     """
 
-    def __init__(self, policy: nn.Module, spec: AlgorithmBase) -> None:
-        self._names = [name for name, _ in policy.named_parameters()]
-        self._parameters: list[Tensor] = list(policy.parameters())
+    def __init__(self, policy: nn.Module, spec: Optimisation) -> None:
+        trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self._names = list(trained)
+        self._parameters: list[Tensor] = list(trained.values())
         self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._steps = [torch.zeros((), device=p.device) for p in self._parameters]
@@ -52,15 +53,35 @@ class Optimiser:
             NonFiniteUpdate: the loss or a gradient is not finite; nothing was applied.
 
         """
+        self.clear()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return self.apply(loss.detach(), learning_rate)
+
+    def clear(self) -> None:
+        """Forget gradients: those of a step that may come in several backward passes."""
         for parameter in self._parameters:
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+
+    def apply(self, loss: Tensor, learning_rate: float) -> Tensor:
+        """Apply one step along the gradients that have gathered since `clear`.
+
+        Args:
+            loss: what they are the gradients of, a scalar without gradient.
+            learning_rate: of this step.
+
+        Returns:
+            The gradient's norm before it was bounded, a scalar.
+
+        Raises:
+            NonFiniteUpdate: the loss or a gradient is not finite; nothing was applied.
+
+        """
         norm = nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
-        value = loss.detach()
         # One read: the device has to be waited for here, or a bad step could not be held back.
-        if not math.isfinite(float(value + norm)):
-            raise NonFiniteUpdate(f"loss {float(value):g}, gradient norm {float(norm):g}")
-        self._apply([p.grad for p in self._parameters if p.grad is not None], learning_rate)
+        if not math.isfinite(float(loss + norm)):
+            raise NonFiniteUpdate(f"loss {float(loss):g}, gradient norm {float(norm):g}")
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        self._apply(gradients, learning_rate)
         return norm
 
     @torch.no_grad()
@@ -111,3 +132,17 @@ class Optimiser:
             for kind, moments in kinds.items()
             for name, moment in zip(self._names, moments, strict=True)
         }
+
+
+def scheduled_rate(spec: Optimisation, samples: int, total_samples: int | None) -> float:
+    """Return a phase's learning rate: constant, or on its way to zero at `stop.envSteps`.
+
+    Args:
+        spec: `learningRate` and its schedule are used.
+        samples: trained on so far.
+        total_samples: `stop.envSteps`.
+
+    """
+    if spec.learning_rate_schedule == "constant" or total_samples is None:
+        return spec.learning_rate
+    return spec.learning_rate * max(0.0, 1.0 - samples / total_samples)

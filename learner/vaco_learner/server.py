@@ -30,11 +30,12 @@ from vaco.v1 import (
     learner_pb2_grpc,
     trajectory_pb2,
     weights_pb2,
-    weights_pb2_grpc,
 )
 from vaco.vital import Pulse
+from vaco.weights import add_weight_servicer
 
 from vaco_learner.admission import Settlement
+from vaco_learner.contract_gate import ContractGate
 from vaco_learner.control import Control
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -43,7 +44,7 @@ from vaco_learner.ingest import TrajectoryServicer
 from vaco_learner.progress import Progress
 from vaco_learner.publisher import Published
 from vaco_learner.session import Ending
-from vaco_learner.spaces_gate import SpacesGate
+from vaco_learner.snapshots import Snapshots
 from vaco_learner.status import StatusFile, StatusServicer, StatusSource
 from vaco_learner.watch import WeightServicer
 
@@ -66,7 +67,7 @@ class LearnerServer:
         address: host and port; port 0 lets the system choose.
         security: None: plain text, on loopback.
         capacity: how much may be in flight.
-        gate: where spaces are agreed on.
+        gate: where the contract is agreed on.
         progress: where training is.
         status: what is served as the status.
         status_file: is kept current while the server runs.
@@ -77,6 +78,7 @@ class LearnerServer:
 
     Attributes:
         serving: whether calls are answered.
+        snapshots: hold the weights that are served.
 
     """
 
@@ -87,7 +89,7 @@ class LearnerServer:
         address: str,
         security: Security | None,
         capacity: Capacity,
-        gate: SpacesGate,
+        gate: ContractGate,
         progress: Progress,
         status: StatusSource,
         status_file: StatusFile,
@@ -107,6 +109,7 @@ class LearnerServer:
         self._control = control
         self._pulse = pulse
         self.serving = False
+        self.snapshots = Snapshots()
         self._on_evaluation = on_evaluation
         self._debug = debug
         self._hub: Hub | None = None
@@ -216,8 +219,7 @@ class LearnerServer:
             self._job_uid, self._gate, hub, self._progress, self._control
         )
         add_trajectory_servicer(trajectories, server)
-        weights = WeightServicer(self._job_uid, hub)
-        weights_pb2_grpc.add_WeightServiceServicer_to_server(weights, server)
+        add_weight_servicer(WeightServicer(self._job_uid, hub, self.snapshots), server)
         learner_pb2_grpc.add_LearnerServiceServicer_to_server(StatusServicer(self._status), server)
         if self._debug:
             _add_reflection(server)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vaco.errors import UserError
-from vaco_policy.spaces import Spaces
 
 from vaco_learner.deliveries import DeliveryRecord
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -27,12 +26,12 @@ class LearnerState:
         lineage: how they came about.
         counts: the ledger without what was queued.
         actors: their deliveries.
-        spaces: of the job.
+        contract: of the job: see `vaco_learner.contract_gate`.
         episodes: ended so far.
         returns: of the last of them, oldest first.
         train_seconds: so far.
         evaluation: the most recent one.
-        updater: the updater's own document.
+        trainer: the trainer's own document.
 
     """
 
@@ -40,12 +39,12 @@ class LearnerState:
     lineage: Lineage
     counts: LedgerCounts
     actors: tuple[ActorRecord, ...]
-    spaces: Spaces
+    contract: str
     episodes: int
     returns: tuple[float, ...]
     train_seconds: float
     evaluation: EvaluationOutcome | None
-    updater: Mapping[str, Any]
+    trainer: Mapping[str, Any]
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -55,12 +54,12 @@ class LearnerState:
             "lineage": [asdict(life) for life in self.lineage.incarnations],
             "ledger": asdict(self.counts),
             "actors": [asdict(actor) for actor in self.actors],
-            "spaces": self.spaces.to_json(),
+            "contract": self.contract,
             "episodes": self.episodes,
             "returns": list(self.returns),
             "trainSeconds": self.train_seconds,
             "evaluation": None if self.evaluation is None else asdict(self.evaluation),
-            "updater": dict(self.updater),
+            "trainer": dict(self.trainer),
         }
 
     @classmethod
@@ -78,12 +77,12 @@ class LearnerState:
                 lineage=Lineage(tuple(Incarnation(**life) for life in document["lineage"])),
                 counts=LedgerCounts(**document["ledger"]),
                 actors=tuple(_actor(actor) for actor in document["actors"]),
-                spaces=Spaces.from_json(document["spaces"]),
+                contract=str(document["contract"]),
                 episodes=int(document["episodes"]),
                 returns=tuple(map(float, document["returns"])),
                 train_seconds=float(document["trainSeconds"]),
                 evaluation=None if evaluation is None else EvaluationOutcome(**evaluation),
-                updater=document["updater"],
+                trainer=document["trainer"],
             )
         except (KeyError, TypeError, ValueError, LedgerError) as error:
             cure = "Go on with the version of vaco that wrote it, or in a new run directory."

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,29 +35,14 @@ from vaco_learner.diagnostics import (
 )
 from vaco_learner.filter import Logps
 from vaco_learner.forward import Survey, make_forward
-from vaco_learner.optimiser import NonFiniteUpdate, Optimiser
+from vaco_learner.optimiser import NonFiniteUpdate, Optimiser, scheduled_rate
 from vaco_learner.ratios import bounded
+from vaco_learner.trainer import TrainerState
 
-__all__ = ["NonFiniteUpdate", "UpdateStats", "Updater", "UpdaterState"]
+__all__ = ["NonFiniteUpdate", "UpdateStats", "Updater"]
 
 _DEVIATION_FLOOR = 1e-8
 _GENERATOR = "generator"
-
-
-@dataclass(frozen=True, slots=True)
-class UpdaterState:
-    """All that a learner needs to continue bit for bit.
-
-    Attributes:
-        policy: the weights, normalisers included, as `vaco_policy.parameters` writes them.
-        optimizer: Adam's moments and steps, and the state of the random number generator.
-        document: the rest, fit for JSON.
-
-    """
-
-    policy: bytes
-    optimizer: dict[str, Tensor]
-    document: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -94,14 +78,14 @@ class Updater:
 
     def __init__(self, job: VACOJob, spaces: Spaces, device: torch.device | str = "cpu") -> None:
         spec = job.spec
-        self._spec = spec.algorithm
+        self._spec = spec.control.algorithm
         self._total_samples = spec.stop.env_steps
-        self.policy = Policy(spec.policy, spaces, spec.seed).to(device)
+        self.policy = Policy(spec.control.policy, spaces, spec.seed).to(device)
         self.updates = 0
         self.samples = 0
-        self._algorithm = make_algorithm(spec.algorithm)
+        self._algorithm = make_algorithm(self._spec)
         self._forward = make_forward(self.policy, bf16=spec.learner.precision == "bf16")
-        self._optimiser = Optimiser(self.policy, spec.algorithm)
+        self._optimiser = Optimiser(self.policy, self._spec)
         self._generator = torch.Generator().manual_seed(derive(spec.seed, "minibatches"))
 
     def update(self, batch: PhaseBatch, stepped: Callable[[], None] = _ignore) -> UpdateStats:
@@ -119,7 +103,7 @@ class Updater:
         """
         if batch.samples == 0:
             raise ValueError("a batch without a valid step cannot be trained on")
-        learning_rate = self._learning_rate()
+        learning_rate = scheduled_rate(self._spec, self.samples, self._total_samples)
         phase = self._begin(batch)
         start_targets_TB = phase.aligned.value_target_TB
         records: list[Tensor] = []
@@ -139,9 +123,9 @@ class Updater:
             samples=batch.samples,
         )
 
-    def state(self) -> UpdaterState:
+    def state(self) -> TrainerState:
         """Copy everything that changes, for a checkpoint."""
-        return UpdaterState(
+        return TrainerState(
             policy=to_payload(self.policy),
             optimizer={**self._optimiser.state(), _GENERATOR: self._generator.get_state()},
             document={
@@ -151,7 +135,7 @@ class Updater:
             },
         )
 
-    def load_state(self, state: UpdaterState) -> None:
+    def load_state(self, state: TrainerState) -> None:
         """Continue from a checkpoint of the same job.
 
         Raises:
@@ -165,13 +149,6 @@ class Updater:
         self.updates = int(state.document["updates"])
         self.samples = int(state.document["samples"])
         self._algorithm.load_state(state.document["algorithm"])
-
-    def _learning_rate(self) -> float:
-        """Return the phase's rate: constant, or on its way to zero at `stop.envSteps`."""
-        rate = self._spec.learning_rate
-        if self._spec.learning_rate_schedule == "constant" or self._total_samples is None:
-            return rate
-        return rate * max(0.0, 1.0 - self.samples / self._total_samples)
 
     def _begin(self, batch: PhaseBatch) -> _Phase:
         """Scale the rewards, look at the batch with pi_T, align."""

@@ -103,6 +103,11 @@ class Fragment:
         return sum(array.nbytes for array in (*arrays, *named))
 
     @property
+    def acted(self) -> Array:
+        """int64 [T]: each entry of `versions` stands for the valid steps beside each other."""
+        return self.valid.sum(axis=1, dtype=np.int64)
+
+    @property
     def min_version(self) -> int:
         """Oldest weights that acted."""
         return int(self.versions.min())

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from vaco.fragment import Fragment
+from vaco.incoming import IncomingFragment
 from vaco.tensors import Array, MalformedFragment
 
 # A density cannot be this small or large in float32 without a fault in the policy.
@@ -125,6 +126,22 @@ class FragmentSpec:
         _check_final_steps(fragment)
         if fragment.samples == 0:
             raise MalformedFragment("valid", "none of its steps is a sample")
+
+    def decode(self, incoming: IncomingFragment) -> Fragment:
+        """Return the fragment, checked: it can be trained on.
+
+        Raises:
+            MalformedFragment: naming the field and what is wrong with it.
+
+        """
+        fragment = Fragment.decode(incoming)
+        self.check(fragment)
+        return fragment
+
+    @property
+    def max_samples(self) -> int:
+        """Bound of one fragment's samples."""
+        return self.max_length * self.max_environments
 
     @property
     def max_bytes(self) -> int:

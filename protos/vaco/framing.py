@@ -17,7 +17,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from vaco.fragment import Fragment
+from vaco.completions import CompletionGroup, IncomingCompletions
+from vaco.experience import Experience
 from vaco.incoming import IncomingFragment
 from vaco.tensors import MalformedFragment, Part
 from vaco.v1 import trajectory_pb2 as pb
@@ -31,17 +32,19 @@ MAX_FRAGMENT_BYTES: Final = 256 << 20
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"].full_name
 _METHOD: Final = "StreamTrajectories"
 _TRAJECTORY_KEY: Final = field_key(pb.StreamTrajectoriesRequest, "trajectory")
+_COMPLETIONS_KEY: Final = field_key(pb.StreamTrajectoriesRequest, "completions")
 _FRAME_KEY: Final = field_key(pb.StreamTrajectoriesRequest, "frame")
 _DATA_KEY: Final = field_key(pb.TrajectoryFrame, "data")
 _TRAJECTORY: Final = field_number(pb.StreamTrajectoriesRequest, "trajectory")
+_COMPLETIONS: Final = field_number(pb.StreamTrajectoriesRequest, "completions")
 _FRAME: Final = field_number(pb.StreamTrajectoriesRequest, "frame")
-_FRAGMENTS: Final = frozenset((_TRAJECTORY, _FRAME))
+_FRAGMENTS: Final = frozenset((_TRAJECTORY, _COMPLETIONS, _FRAME))
 _DATA: Final = frozenset((field_number(pb.TrajectoryFrame, "data"),))
 # Key and length of a fragment between 16 KiB and 2 MiB: what its arrays' alignment goes by.
 _USUAL_PREFIX_BYTES: Final = 4
 
 
-def to_requests(fragment: Fragment) -> list[bytes]:
+def to_requests(fragment: Experience) -> list[bytes]:
     """Return the serialised requests that carry `fragment`, in order.
 
     They hold the only copy that is made of its arrays, whose buffers can then be used again;
@@ -52,11 +55,15 @@ def to_requests(fragment: Fragment) -> list[bytes]:
         ValueError: over `MAX_FRAGMENT_BYTES`, which no learner accepts.
 
     """
+    completions = isinstance(fragment, CompletionGroup)
+    key = _COMPLETIONS_KEY if completions else _TRAJECTORY_KEY
     parts, size = fragment.to_parts(_USUAL_PREFIX_BYTES)
-    prefix_bytes = len(_prefix(size)) if size <= MAX_WHOLE_BYTES else 0
+    prefix_bytes = len(_prefix(key, size)) if size <= MAX_WHOLE_BYTES else 0
     if prefix_bytes != _USUAL_PREFIX_BYTES:
         parts, size = fragment.to_parts(prefix_bytes)
-    return _requests(parts, size)
+    if size <= MAX_WHOLE_BYTES:
+        return [b"".join((_prefix(key, size), *parts))]
+    return _frames(parts, size, completions=completions)
 
 
 def trajectory_stream(channel: aio.Channel | grpc.Channel) -> Any:
@@ -92,7 +99,9 @@ class RequestReader:
     def __init__(self, max_bytes: int = MAX_FRAGMENT_BYTES) -> None:
         self._assembler = _FrameAssembler(max_bytes)
 
-    def read(self, data: bytes) -> pb.StreamTrajectoriesRequest | IncomingFragment | None:
+    def read(
+        self, data: bytes
+    ) -> pb.StreamTrajectoriesRequest | IncomingFragment | IncomingCompletions | None:
         """Take the next serialised request.
 
         Returns:
@@ -113,10 +122,12 @@ class RequestReader:
         if rest or len(found) > 1:
             raise MalformedFragment("request", "more than one message")
         number, span = found[0]
-        if number == _TRAJECTORY:
-            self._assembler.check_closed()
-            return IncomingFragment.parse(data, span)
-        return self._assembler.take(data, span)
+        if number == _FRAME:
+            return self._assembler.take(data, span)
+        self._assembler.check_closed()
+        if number == _COMPLETIONS:
+            return IncomingCompletions.parse(data, span)
+        return IncomingFragment.parse(data, span)
 
 
 class _FrameAssembler:
@@ -136,6 +147,7 @@ class _FrameAssembler:
         self._received = 0
         self._count = 0
         self._total_bytes = 0
+        self._completions = False
 
     def check_closed(self) -> None:
         """Refuse what is no frame, while a fragment has begun and not ended.
@@ -148,7 +160,7 @@ class _FrameAssembler:
             self._clear()
             raise MalformedFragment("frame", "something else follows before the last frame")
 
-    def take(self, data: bytes, span: Span) -> IncomingFragment | None:
+    def take(self, data: bytes, span: Span) -> IncomingFragment | IncomingCompletions | None:
         """Take the next frame, serialised; return the fragment when it was the last one.
 
         Raises:
@@ -162,8 +174,11 @@ class _FrameAssembler:
             self._clear()
             raise MalformedFragment("frame", f"not a message: {error}") from error
         piece = memoryview(data)[slice(*found[-1][1])] if found else memoryview(b"")
+        completions = self._completions if self._pieces else frame.completions
         whole = self._add(frame, piece)
-        return None if whole is None else IncomingFragment.parse(whole)
+        if whole is None:
+            return None
+        return IncomingCompletions.parse(whole) if completions else IncomingFragment.parse(whole)
 
     def _add(self, frame: pb.TrajectoryFrame, piece: Part) -> bytes | None:
         try:
@@ -192,6 +207,8 @@ class _FrameAssembler:
         if frame.total_bytes != self._total_bytes:
             problem = f"{frame.total_bytes}, was {self._total_bytes}"
             raise MalformedFragment("frame.total_bytes", problem)
+        if frame.completions != self._completions:
+            raise MalformedFragment("frame.completions", "not as in the first frame")
         if size == 0:
             raise MalformedFragment("frame.data", "empty")
         if self._received + size > self._total_bytes:
@@ -205,34 +222,36 @@ class _FrameAssembler:
             raise MalformedFragment("frame.count", f"{frame.count} for {frame.total_bytes} bytes")
         self._count = frame.count
         self._total_bytes = frame.total_bytes
+        self._completions = frame.completions
 
     def _clear(self) -> None:
         self._pieces = []
         self._received = 0
         self._count = 0
         self._total_bytes = 0
+        self._completions = False
 
 
 def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
     return request if isinstance(request, bytes) else request.SerializeToString()
 
 
-def _requests(parts: list[Part], size: int) -> list[bytes]:
-    if size <= MAX_WHOLE_BYTES:
-        return [b"".join((_prefix(size), *parts))]
+def _frames(parts: list[Part], size: int, *, completions: bool) -> list[bytes]:
     if size > MAX_FRAGMENT_BYTES:
         raise ValueError(f"a fragment of {size} bytes is over the wire's {MAX_FRAGMENT_BYTES}")
     count = -(-size // FRAME_BYTES)
-    return [_frame(i, count, size, piece) for i, piece in enumerate(_pieces(parts))]
+    stated = pb.TrajectoryFrame(count=count, total_bytes=size, completions=completions)
+    return [_frame(i, stated, piece) for i, piece in enumerate(_pieces(parts))]
 
 
-def _prefix(size: int) -> bytes:
-    return _TRAJECTORY_KEY + varint(size)
+def _prefix(key: bytes, size: int) -> bytes:
+    return key + varint(size)
 
 
-def _frame(index: int, count: int, total_bytes: int, piece: list[Part]) -> bytes:
+def _frame(index: int, stated: pb.TrajectoryFrame, piece: list[Part]) -> bytes:
     size = sum(map(len, piece))
-    frame = pb.TrajectoryFrame(index=index, count=count, total_bytes=total_bytes)
+    frame = pb.TrajectoryFrame(index=index)
+    frame.MergeFrom(stated)
     head = frame.SerializeToString() + _DATA_KEY + varint(size)
     return b"".join((_FRAME_KEY, varint(len(head) + size), head, *piece))
 

@@ -100,6 +100,15 @@ class IncomingFragment:
             _learn(data, start, found)
         return cls(head, data, laid_out, spans)
 
+    @property
+    def claimed_samples(self) -> int:
+        """Valid steps, if it is well-formed enough to tell; else all that it says it has."""
+        steps: int = self.head.length * self.head.environments
+        try:
+            return min(int(np.count_nonzero(self.tensor("valid"))), steps)
+        except MalformedFragment:
+            return steps
+
     def tensor(
         self,
         field: str,

@@ -14,7 +14,7 @@ from pydantic import Field
 from vaco.schema import loading
 from vaco.schema.actors import ActorsSpec, AutoscalingSpec, ScaleDownRule, ScaleRule, TargetLag
 from vaco.schema.algorithm import (
-    AlgorithmBase,
+    ActorCriticAlgorithm,
     AlgorithmSpec,
     ImpalaAlgorithm,
     PpoAlgorithm,
@@ -23,13 +23,44 @@ from vaco.schema.algorithm import (
     VacoAlgorithm,
 )
 from vaco.schema.base import Part
+from vaco.schema.language_algorithm import (
+    DppoAlgorithm,
+    GrpoAlgorithm,
+    LanguageAlgorithm,
+    TisAlgorithm,
+    VacoLmAlgorithm,
+)
+from vaco.schema.language_policy import (
+    LanguageModelPolicy,
+    LoraSpec,
+    SamplingSpec,
+    TinyDecoder,
+    WarmStart,
+)
+from vaco.schema.language_task import (
+    ArithmeticData,
+    HubData,
+    JsonlData,
+    LanguageModelTask,
+    MathReward,
+    PythonReward,
+    RegexReward,
+)
 from vaco.schema.learner import CheckpointSpec, LearnerSpec, RolloutSpec, StorageSpec
 from vaco.schema.lifecycle import EvaluationSpec, ReturnGoal, StopSpec
 from vaco.schema.metadata import Metadata
+from vaco.schema.optimisation import Optimisation
 from vaco.schema.overrides import apply_overrides
-from vaco.schema.policy import CnnNetwork, Core, MlpNetwork, Network, PolicySpec
+from vaco.schema.policy import (
+    ActorCriticPolicy,
+    CnnNetwork,
+    Core,
+    MlpNetwork,
+    Network,
+    PolicySpec,
+)
 from vaco.schema.problems import FieldError, JobError
-from vaco.schema.spec import VACOJobSpec
+from vaco.schema.spec import ControlParts, LanguageParts, VACOJobSpec
 from vaco.schema.status import (
     AccuracyStatus,
     ActorsStatus,
@@ -48,34 +79,51 @@ __all__ = [
     "API_VERSION",
     "KIND",
     "AccuracyStatus",
+    "ActorCriticAlgorithm",
+    "ActorCriticPolicy",
     "ActorsSpec",
     "ActorsStatus",
-    "AlgorithmBase",
     "AlgorithmSpec",
+    "ArithmeticData",
     "AutoscalingSpec",
     "CheckpointSpec",
     "CnnNetwork",
     "Condition",
     "ConditionType",
+    "ControlParts",
     "Core",
+    "DppoAlgorithm",
     "EvaluationSpec",
     "EvaluationStatus",
     "FieldError",
+    "GrpoAlgorithm",
     "GymnasiumTask",
+    "HubData",
     "ImpalaAlgorithm",
     "JobError",
+    "JsonlData",
     "LagStatus",
+    "LanguageAlgorithm",
+    "LanguageModelPolicy",
+    "LanguageModelTask",
+    "LanguageParts",
     "LearnerSpec",
     "LedgerStatus",
+    "LoraSpec",
+    "MathReward",
     "Metadata",
     "MlpNetwork",
     "Network",
+    "Optimisation",
     "Phase",
     "PolicySpec",
     "PpoAlgorithm",
     "PpoKlAlgorithm",
+    "PythonReward",
+    "RegexReward",
     "ReturnGoal",
     "RolloutSpec",
+    "SamplingSpec",
     "ScaleDownRule",
     "ScaleRule",
     "ScalingStatus",
@@ -84,10 +132,14 @@ __all__ = [
     "StorageSpec",
     "TargetLag",
     "TaskSpec",
+    "TinyDecoder",
+    "TisAlgorithm",
     "VACOJob",
     "VACOJobSpec",
     "VACOJobStatus",
     "VacoAlgorithm",
+    "VacoLmAlgorithm",
+    "WarmStart",
     "Wrapper",
     "apply_overrides",
     "dump_job",

@@ -1,5 +1,7 @@
 """The way of a sample, actor to learner: the types that cross it, from one place."""
 
+from vaco.completions import CompletionGroup, CompletionSpec, IncomingCompletions
+from vaco.experience import Experience, ExperienceSpec, IncomingExperience
 from vaco.fragment import Fragment
 from vaco.fragment_spec import ArraySpec, FragmentSpec
 from vaco.framing import (
@@ -14,9 +16,15 @@ from vaco.tensors import MalformedFragment
 
 __all__ = [
     "ArraySpec",
+    "CompletionGroup",
+    "CompletionSpec",
+    "Experience",
+    "ExperienceSpec",
     "Fragment",
     "FragmentId",
     "FragmentSpec",
+    "IncomingCompletions",
+    "IncomingExperience",
     "IncomingFragment",
     "MalformedFragment",
     "RequestReader",

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vaco.channels import Security, sync_channel
+from vaco.incoming_weights import WeightsAssembler
 from vaco.trajectory import (
     ArraySpec,
     Fragment,
@@ -25,13 +26,14 @@ from vaco.trajectory import (
     to_requests,
     trajectory_stream,
 )
-from vaco.v1 import learner_pb2, learner_pb2_grpc, weights_pb2, weights_pb2_grpc
+from vaco.v1 import learner_pb2, learner_pb2_grpc, weights_pb2
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.vital import Pulse, Vitals, stuck_seconds
-from vaco.weights import Weights, WeightsAssembler
+from vaco.weights import Weights, weights_stream
 from vaco_learner.admission import Admission
 from vaco_learner.buffer import FragmentBuffer
 from vaco_learner.claims import Claims, FencedError
+from vaco_learner.contract_gate import ContractGate
 from vaco_learner.control import Control, JobFailedError
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -44,7 +46,6 @@ from vaco_learner.publisher import Publisher
 from vaco_learner.roster import Roster
 from vaco_learner.server import LearnerServer
 from vaco_learner.session import Ending
-from vaco_learner.spaces_gate import SpacesGate
 from vaco_learner.status import StatusFile, StatusSource
 from vaco_operator.local.learner_probe import LearnerProbe
 from vaco_policy.spaces import Box, Discrete, Spaces
@@ -98,7 +99,7 @@ class Bench:
     server: LearnerServer
     admission: Admission
     buffer: FragmentBuffer
-    gate: SpacesGate
+    gate: ContractGate
     ledger: Ledger
     progress: Progress
     control: Control
@@ -221,7 +222,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
     vitals = Vitals(STUCK_SECONDS, str)
     status = StatusSource(JOB, progress, ledger, "127.0.0.1:1", vitals.stuck)
     status.set_roster(roster)
-    gate = SpacesGate()
+    gate = ContractGate()
     outcomes: deque[EvaluationOutcome] = deque()
     status_path = tmp_path / "learner-status.json"
     claim = Claims(tmp_path, JOB).stake(2)
@@ -240,7 +241,7 @@ def build(tmp_path: Path, debug: bool, security: Security | None) -> Bench:
         debug=debug,
     )
     buffer = FragmentBuffer(CAPACITY.queue, CAPACITY.max_fragments, 1 << 20, server.room_made)
-    publisher = Publisher(claim, SPACES.to_json(), server.announce, control.crash)
+    publisher = Publisher(claim, SPACES.to_json(), server.announce, control.crash, server.snapshots)
     admission = Admission(JOB, SPEC, LINEAGE, lambda: 58, ledger, roster, buffer)
     address = server.start()
     publisher.start()
@@ -709,16 +710,26 @@ def watch(
     request = weights_pb2.WatchWeightsRequest(
         job_uid=job_uid, actor_id="actor-0", known_incarnation=incarnation, known_version=version
     )
-    stub = weights_pb2_grpc.WeightServiceStub(bench.channel())
     assembler = WeightsAssembler()
-    for message in stub.WatchWeights(request, timeout=SECONDS):
+    for message in weights_stream(bench.channel())(request, timeout=SECONDS):
         weights = assembler.add(message)
         if weights is not None:
             yield weights
 
 
+class Fixed:
+    """Weights that are just these bytes."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.size = len(payload)
+        self._payload = payload
+
+    def write(self, buffer: memoryview) -> None:
+        buffer[:] = self._payload
+
+
 def published(bench: Bench, version: int, payload: bytes) -> None:
-    bench.publisher.publish(version, payload)
+    bench.publisher.publish(version, Fixed(payload))
     eventually(lambda: bench.publisher.version == version)
 
 
@@ -747,7 +758,7 @@ def test_a_watcher_skips_to_the_newest(bench: Bench) -> None:
 def test_what_is_known_is_not_sent_again(bench: Bench) -> None:
     published(bench, 58, b"a")
     weights = watch(bench, incarnation=2, version=58)
-    bench.publisher.publish(59, b"b")
+    bench.publisher.publish(59, Fixed(b"b"))
     assert next(weights).version == 59
 
 
@@ -768,7 +779,7 @@ def test_a_learner_that_was_replaced_publishes_nothing(bench: Bench, tmp_path: P
     weights = watch(bench)
     assert next(weights).version == 58
     Claims(tmp_path, JOB).stake(3)
-    bench.publisher.publish(59, b"b")
+    bench.publisher.publish(59, Fixed(b"b"))
     eventually(lambda: fails_with(bench.control, FencedError))
     bench.server.stop(Ending(grpc.StatusCode.UNAVAILABLE, "another has taken over"))
     assert next(weights, None) is None, "only version 58 was served"

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from vaco.channels import server_options
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT
-from vaco.job import PolicySpec, load_job
+from vaco.job import ActorCriticPolicy, load_job
 from vaco.trajectory import Fragment, IncomingFragment
 from vaco.v1 import trajectory_pb2 as pb
-from vaco.v1 import trajectory_pb2_grpc, weights_pb2_grpc
-from vaco.weights import Weights, weights_frames
+from vaco.v1 import trajectory_pb2_grpc
+from vaco.weights import Weights, add_weight_servicer, weights_frames, weights_header
 from vaco_actor.environments import probe_spaces
 from vaco_policy.parameters import to_payload
 from vaco_policy.policy import Policy
@@ -33,9 +33,7 @@ COUNTING = str(Path(__file__).parents[1] / "environments" / "counting.py")
 Response = pb.StreamTrajectoriesResponse
 
 
-class Learner(
-    trajectory_pb2_grpc.TrajectoryServiceServicer, weights_pb2_grpc.WeightServiceServicer
-):
+class Learner(trajectory_pb2_grpc.TrajectoryServiceServicer):
     """Publishes fresh weights, says what it is told to, and keeps everything it receives."""
 
     def __init__(self, credits_granted: int = 4, acks: bool = True) -> None:
@@ -72,9 +70,10 @@ class Learner(
     def WatchWeights(self, _request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         context.add_callback(lambda: self.versions.put(-1))
         spaces_json = self.spaces.get(timeout=SECONDS)
-        payload = to_payload(Policy(PolicySpec(), Spaces.from_json(spaces_json), seed=3))
+        payload = to_payload(Policy(ActorCriticPolicy(), Spaces.from_json(spaces_json), seed=3))
         while (version := self.versions.get()) >= 0:
-            yield from weights_frames(Weights.of(1, version, payload, spaces_json))
+            weights = Weights(1, version, payload, spaces_json)
+            yield from weights_frames(weights_header(weights), payload)
 
     def get(self, *kinds: str) -> Any:
         request = self.received.get(timeout=SECONDS)
@@ -92,7 +91,7 @@ def serve() -> Iterator[Callable[..., tuple[Learner, str]]]:
         server = grpc.server(pool, options=server_options())
         learner = Learner(**rest)
         trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(learner, server)
-        weights_pb2_grpc.add_WeightServiceServicer_to_server(learner, server)
+        add_weight_servicer(learner, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         learner.versions.put(1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from vaco.errors import UserError
-from vaco.job import CnnNetwork, GymnasiumTask, PolicySpec
+from vaco.job import ActorCriticPolicy, CnnNetwork, GymnasiumTask
 from vaco.trajectory import Fragment
 from vaco.weights import Weights
 from vaco_actor.environments import make_vector_env, probe_spaces
@@ -24,12 +24,12 @@ COUNTING = str(Path(__file__).parents[1] / "environments" / "counting.py")
 
 
 def fragments(
-    environment: VectorEnvironment, length: int, count: int, spec: PolicySpec | None = None
+    environment: VectorEnvironment, length: int, count: int, spec: ActorCriticPolicy | None = None
 ) -> list[Fragment]:
     torch.set_num_threads(1)
-    policy = Policy(spec or PolicySpec(), environment.spaces)
+    policy = Policy(spec or ActorCriticPolicy(), environment.spaces)
     mailbox = Mailbox()
-    mailbox.offer(Weights.of(1, 1, to_payload(policy), ""))
+    mailbox.offer(Weights(1, 1, to_payload(policy), ""))
     settings = RolloutSettings("job", "actor-0", 1, length, 0.99, 1e6, 1)
     rollout = Rollout(environment, policy, mailbox, settings)
     made = [rollout.collect(threading.Event()) for _ in range(count)]
@@ -91,7 +91,7 @@ def test_atari_frames_and_where_its_episodes_end(mode: str | None) -> None:
     described = GymnasiumTask(
         environment="ALE/Pong-v5", frame_stack=3, max_episode_steps=10, kwargs=kwargs
     )
-    spec = PolicySpec(network=CnnNetwork(type="cnn", architecture="nature", hidden_size=16))
+    spec = ActorCriticPolicy(network=CnnNetwork(type="cnn", architecture="nature", hidden_size=16))
     with make_vector_env(described, 2, 0) as environment:
         assert type(inner(environment)).__name__ == "AtariVectorEnv"
         assert environment.spaces.observation["observation"] == Box(
@@ -128,7 +128,7 @@ def earned(kwargs: dict[str, Any]) -> set[float]:
     """The rewards of a while of Space Invaders, whose aliens are worth 5 to 30 points."""
     pytest.importorskip("ale_py")
     described = GymnasiumTask(environment="ALE/SpaceInvaders-v5", kwargs=kwargs)
-    spec = PolicySpec(network=CnnNetwork(type="cnn", architecture="nature", hidden_size=16))
+    spec = ActorCriticPolicy(network=CnnNetwork(type="cnn", architecture="nature", hidden_size=16))
     with make_vector_env(described, 4, 0) as environment:
         (fragment,) = fragments(environment, 150, 1, spec)
     return set(fragment.rewards.ravel().tolist())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from vaco.errors import UserError
-from vaco.job import CnnNetwork, Core, MlpNetwork, PolicySpec
+from vaco.job import ActorCriticPolicy, CnnNetwork, Core, MlpNetwork
 from vaco_policy import onnx_export
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Spaces
@@ -16,7 +16,7 @@ from vaco_policy.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Spaces
 
 def test_a_recurrent_policy_steps_the_same_outside_of_torch(tmp_path: Path) -> None:
     spaces = Spaces({"keys": MultiBinary(3), "pose": Box((2,))}, MultiDiscrete((2, 3)))
-    config = PolicySpec(
+    config = ActorCriticPolicy(
         network=MlpNetwork(hidden_sizes=[8]),
         core=Core(type="lstm", hidden_size=4),
         normalise_observations=True,
@@ -48,7 +48,7 @@ def test_a_recurrent_policy_steps_the_same_outside_of_torch(tmp_path: Path) -> N
 
 def test_an_image_policy_with_gaussian_actions_can_be_written(tmp_path: Path) -> None:
     spaces = Spaces({"camera": Box((40, 36, 3), "uint8"), "room": Discrete(4)}, Box((2,)))
-    policy = Policy(PolicySpec(network=CnnNetwork(hidden_size=16)), spaces)
+    policy = Policy(ActorCriticPolicy(network=CnnNetwork(hidden_size=16)), spaces)
     path = onnx_export.write_onnx(policy, tmp_path)
     names = [each.name for each in onnx.load(str(path)).graph.output]
     assert names == ["action", "mean", "log_std"]
@@ -57,7 +57,7 @@ def test_an_image_policy_with_gaussian_actions_can_be_written(tmp_path: Path) ->
 def test_a_graph_that_computes_something_else_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = Policy(PolicySpec(), Spaces({"observation": Box((4,))}, Box((2,))))
+    policy = Policy(ActorCriticPolicy(), Spaces({"observation": Box((4,))}, Box((2,))))
     trace = onnx_export._trace
 
     def trace_of_another(actor: onnx_export._Actor) -> onnx.ModelProto:

@@ -119,13 +119,28 @@ def test_every_field_that_must_not_change_has_a_rule_at_its_own_path(schema: Sch
 
 def test_a_field_of_some_variants_is_refused_beside_the_others(schema: Schema) -> None:
     rules = {rule["fieldPath"]: rule["rule"] for rule in rules_at(schema, "spec.algorithm")}
-    assert rules[".delta"] == "!has(self.delta) || self.name == 'vaco'"
+    assert rules[".delta"] == "!has(self.delta) || self.name in ['vaco', 'vaco-lm']"
     assert rules[".rhoBar"] == "!has(self.rhoBar) || self.name in ['vaco', 'impala']"
-    assert ".gamma" not in rules
+    assert ".learningRate" not in rules
     algorithm = schema["properties"]["spec"]["properties"]["algorithm"]["properties"]
-    assert algorithm["gamma"]["default"] == 0.99
+    assert algorithm["learningRate"]["default"] == 3e-4
     assert "default" not in algorithm["delta"]
-    assert algorithm["name"]["enum"] == ["vaco", "ppo", "ppo-kl", "spo", "impala"]
+    assert algorithm["name"]["enum"] == [
+        *("vaco", "ppo", "ppo-kl", "spo", "impala"),
+        *("vaco-lm", "grpo", "dppo", "tis"),
+    ]
+
+
+def test_a_field_that_only_some_variants_need_is_asked_for_beside_those(schema: Schema) -> None:
+    rules = {
+        rule["fieldPath"]: rule["rule"]
+        for rule in rules_at(schema, "spec.task")
+        if rule["reason"] == "FieldValueRequired"
+    }
+    assert rules == {".environment": "!(self.type == 'gymnasium') || has(self.environment)"}
+    assert "environment" not in schema["properties"]["spec"]["properties"]["task"].get(
+        "required", ()
+    )
 
 
 def test_every_field_is_described_and_says_what_it_takes(schema: Schema) -> None:
@@ -134,7 +149,11 @@ def test_every_field_is_described_and_says_what_it_takes(schema: Schema) -> None
     fields = {path for path, _ in tree_of(VACOJob).fields["spec"].walk()}
     assert fields == described.keys() - {""}
     delta = described["algorithm.delta"]
-    assert "Value: a number above 0 and up to 2 (default 0.2). May change: while" in delta
+    assert (
+        "Value: a number above 0 and up to 2 (default 0.2). Only with `name: vaco-lm`. Total"
+        in delta
+    )
+    assert "Value: a number above 0 and up to 2 (default 0.01). May change: while" in delta
 
 
 def test_a_pod_template_gets_no_defaults(schema: Schema) -> None:
@@ -251,13 +270,11 @@ def test_names_and_words_are_spelled_for_cel() -> None:
 def test_a_field_left_out_is_compared_by_what_that_means(schema: Schema) -> None:
     """A manifest that spells out the defaults of its variant is no change."""
     told = {rule["fieldPath"]: rule["rule"] for rule in rules_at(schema, "spec")}
-    new, old = "self.algorithm.delta", "oldSelf.algorithm.delta"
-    meant = f"(has({new}) ? {new} : 0.2) == (has({old}) ? {old} : 0.2)"
-    assert told[".algorithm.delta"] == f"oldSelf.suspend || {meant}"
-    network = "self.policy.network"
-    assert told[".policy.network.activation"].startswith(
-        f"(has({network}.activation) ? {network}.activation : "
-        f'{network}.type == \'cnn\' ? "relu" : "tanh") == '
+    new, old = "self.algorithm.realign", "oldSelf.algorithm.realign"
+    meant = f'(has({new}) ? {new} : "once") == (has({old}) ? {old} : "once")'
+    assert told[".algorithm.realign"] == f"oldSelf.suspend || {meant}"
+    delta = "self.algorithm.delta"
+    assert f"(has({delta}) ? {delta} : self.algorithm.name == 'vaco-lm' ? 0.01 : 0.2) == " in (
+        told[".algorithm.delta"]
     )
-    assert "[64, 64]" in told[".policy.network.hiddenSizes"]
-    assert "?" not in told[".policy.network.channels"]
+    assert "?" not in told[".policy.network"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from vaco.errors import EXIT_FAILURE, EXIT_OK, UserError
-from vaco.job import GymnasiumTask, PolicySpec, load_job
+from vaco.job import ActorCriticPolicy, GymnasiumTask, load_job
 from vaco_actor import play as play_module
 from vaco_actor.environments import make_vector_env, probe_spaces
 from vaco_actor.evaluate_command import EvaluateOptions, evaluate
@@ -32,7 +32,7 @@ def task(environment: str, **rest: Any) -> GymnasiumTask:
 
 def episodes_of(described: GymnasiumTask, environments: int, episodes: int) -> Episodes:
     with make_vector_env(described, environments, 0) as environment:
-        played = play(environment, Policy(PolicySpec(), environment.spaces), episodes, NEVER)
+        played = play(environment, Policy(ActorCriticPolicy(), environment.spaces), episodes, NEVER)
     assert played is not None
     return played
 
@@ -57,7 +57,7 @@ def test_the_most_probable_actions_are_played() -> None:
     described = task("CartPole-v1", max_episode_steps=50)
     assert episodes_of(described, 4, 4) == episodes_of(described, 4, 4)
     with make_vector_env(described, 1, 0) as environment:
-        policy = Policy(PolicySpec(), environment.spaces)
+        policy = Policy(ActorCriticPolicy(), environment.spaces)
         with torch.no_grad():
             policy.policy_head.bias.copy_(torch.tensor([0.0, 0.7]))
         # Always to the right: the pole falls at once. A sample would go left every third time.
@@ -67,7 +67,7 @@ def test_the_most_probable_actions_are_played() -> None:
 
 
 def test_memory_lasts_for_an_episode_and_no_longer() -> None:
-    spec = PolicySpec.model_validate({"core": {"type": "gru", "hidden_size": 8}})
+    spec = ActorCriticPolicy.model_validate({"core": {"type": "gru", "hidden_size": 8}})
     with make_vector_env(task("CartPole-v1", vectorisation="sync"), 1, 0) as environment:
         policy = Policy(spec, environment.spaces)
         seen: list[tuple[bool, bool]] = []
@@ -88,7 +88,7 @@ def test_it_can_be_stopped() -> None:
     stop = threading.Event()
     stop.set()
     with make_vector_env(task("CartPole-v1"), 2, 0) as environment:
-        assert play(environment, Policy(PolicySpec(), environment.spaces), 2, stop) is None
+        assert play(environment, Policy(ActorCriticPolicy(), environment.spaces), 2, stop) is None
 
 
 def test_an_episode_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_an_episode_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         make_vector_env(described, 2, 0) as environment,
         pytest.raises(UserError, match=r"maxEpisodeSteps.*over 20 steps"),
     ):
-        play(environment, Policy(PolicySpec(), environment.spaces), 2, NEVER)
+        play(environment, Policy(ActorCriticPolicy(), environment.spaces), 2, NEVER)
 
 
 # The command.
@@ -187,7 +187,7 @@ def test_a_film_shows_what_the_environment_draws(tmp_path: Path, suffix: str) ->
     import imageio.v3 as imageio
 
     described = task("CartPole-v1")
-    policy = Policy(PolicySpec(), probe_spaces(described))
+    policy = Policy(ActorCriticPolicy(), probe_spaces(described))
     film = tmp_path / "films" / f"pole{suffix}"
     record(described, policy, 0, film)
     frames = imageio.imread(film)
@@ -212,7 +212,7 @@ def test_what_cannot_be_filmed_is_told(
     tmp_path: Path, environment: str, name: str, words: str
 ) -> None:
     described = task(environment)
-    policy = Policy(PolicySpec(), probe_spaces(described))
+    policy = Policy(ActorCriticPolicy(), probe_spaces(described))
     with pytest.raises(UserError, match=words):
         record(described, policy, 0, tmp_path / name)
 

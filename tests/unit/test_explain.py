@@ -46,7 +46,8 @@ def test_heads(path: str, head: str) -> None:
 
 def test_what_variants_share_is_told_once_and_what_they_do_not_with_its_condition() -> None:
     told = explain("spec.algorithm")
-    assert "  name: vaco, ppo, ppo-kl, spo or impala (default vaco)\n" in told
+    names = "vaco, ppo, ppo-kl, spo, impala, vaco-lm, grpo, dppo or tis"
+    assert f"  name: {names} (default vaco)\n" in told
     assert told.count("  learningRate: ") == 1
     assert told.count("  rhoBar: ") == 1
     assert "Only with `name: vaco, impala`. Bound of V-trace's ratio at" in told

@@ -48,19 +48,19 @@ def with_spec(extra: str) -> str:
         ),
         (
             "algorithm: {name: ppo, delta: 0.1}",
-            "`spec.algorithm.delta` (line 10): unknown field. It belongs to `name: vaco`; "
+            "`spec.algorithm.delta` (line 10): unknown field. It belongs to `name: vaco or vaco-lm`; "
             "this is ppo. "
             "`spec.algorithm` has learningRate, ",
         ),
         (
             "algorithm: {clipEpsilon: 0.1}",
-            "`spec.algorithm.clipEpsilon` (line 10): unknown field. It belongs to `name: ppo`; "
+            "`spec.algorithm.clipEpsilon` (line 10): unknown field. It belongs to `name: ppo, grpo or tis`; "
             "this is vaco. `spec.algorithm` has learningRate, ",
         ),
         (
             "algorithm: {name: vcao}",
             '`spec.algorithm.name` (line 10): "vcao" is none of its choices. '
-            "Did you mean `vaco`? Give vaco, ppo, ppo-kl, spo or impala.",
+            "Did you mean `vaco`? Give vaco, ppo, ppo-kl, spo, impala, vaco-lm, grpo, dppo or tis.",
         ),
         (
             "policy: {network: {type: transformer}}",
@@ -249,7 +249,10 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
             [
                 ("spec.algorithm.name", "Did you mean `vaco`? "),
                 ("spec.algorithm.gamma", "Give a number from 0 to 1."),
-                ("spec.algorithm.clipEpsilon", "It belongs to `name: ppo`; this is vaco. "),
+                (
+                    "spec.algorithm.clipEpsilon",
+                    "It belongs to `name: ppo, grpo or tis`; this is vaco. ",
+                ),
                 ("spec.seed", ""),
             ],
         ),

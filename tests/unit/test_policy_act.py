@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from vaco.errors import UserError
-from vaco.job import CnnNetwork, Core, MlpNetwork, PolicySpec
+from vaco.job import ActorCriticPolicy, CnnNetwork, Core, MlpNetwork
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Spaces
 
@@ -58,7 +58,7 @@ def make(spaces: Spaces, **config: object) -> Policy:
         for s in spaces.observation.values()
     )
     config.setdefault("network", IMPALA if images else MlpNetwork(hidden_sizes=[16, 16]))
-    policy = Policy(PolicySpec(**config), spaces, seed=1)
+    policy = Policy(ActorCriticPolicy(**config), spaces, seed=1)
     with torch.no_grad():
         policy.policy_head.weight.mul_(50)
     return policy
@@ -154,7 +154,7 @@ def test_a_bootstrap_observation_gets_a_value_and_no_action() -> None:
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     spaces = Spaces({"observation": Box((20, 24, 3), "uint8")}, Box((2,)))
-    config = PolicySpec(network=IMPALA, core=Core(type="lstm", hidden_size=8))
+    config = ActorCriticPolicy(network=IMPALA, core=Core(type="lstm", hidden_size=8))
     torch.manual_seed(0)
     before = torch.get_rng_state()
     one = Policy(config, spaces, seed=3).state_dict()
@@ -167,7 +167,7 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 
 def test_a_fresh_policy_hardly_prefers_any_action() -> None:
     spaces = Spaces({"observation": Box((4,))}, Discrete(4))
-    policy = Policy(PolicySpec(), spaces)
+    policy = Policy(ActorCriticPolicy(), spaces)
     evaluation = policy.evaluate(observations(spaces, 100), torch.zeros(100, dtype=torch.int64))
     torch.testing.assert_close(evaluation.logp.exp(), torch.full((100,), 0.25), atol=0.02, rtol=0)
 
@@ -228,15 +228,19 @@ def test_a_network_that_does_not_fit_is_refused(
     observed: Box, network: MlpNetwork | CnnNetwork, path: str
 ) -> None:
     with pytest.raises(UserError) as refusal:
-        Policy(PolicySpec(network=network), Spaces({"view": observed}, Discrete(2)))
+        Policy(ActorCriticPolicy(network=network), Spaces({"view": observed}, Discrete(2)))
     assert refusal.value.path == path
     assert refusal.value.cure
 
 
 @pytest.mark.parametrize("network", [CnnNetwork(hidden_size=32), IMPALA])
 def test_channels_may_come_first_or_last(network: CnnNetwork) -> None:
-    last = Policy(PolicySpec(network=network), Spaces({"o": Box((48, 40, 3), "uint8")}, Box((2,))))
-    first = Policy(PolicySpec(network=network), Spaces({"o": Box((3, 48, 40), "uint8")}, Box((2,))))
+    last = Policy(
+        ActorCriticPolicy(network=network), Spaces({"o": Box((48, 40, 3), "uint8")}, Box((2,)))
+    )
+    first = Policy(
+        ActorCriticPolicy(network=network), Spaces({"o": Box((3, 48, 40), "uint8")}, Box((2,)))
+    )
     seen = observations(last.spaces, 5)["o"]
     torch.testing.assert_close(
         last.value({"o": seen}), first.value({"o": seen.permute(0, 3, 1, 2).contiguous()})

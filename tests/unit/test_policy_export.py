@@ -8,7 +8,7 @@ import torch
 import yaml
 from vaco.checkpoints import Manifest
 from vaco.errors import EXIT_OK, EXIT_PERMANENT, UserError
-from vaco.job import PolicySpec
+from vaco.job import ActorCriticPolicy
 from vaco_policy.export import main
 from vaco_policy.parameters import to_payload
 from vaco_policy.policy import Policy
@@ -21,7 +21,7 @@ SPEC = {"network": {"type": "mlp", "hiddenSizes": [8]}, "normaliseObservations":
 
 
 def a_policy() -> Policy:
-    policy = Policy(PolicySpec.model_validate(SPEC), SPACES, seed=5)
+    policy = Policy(ActorCriticPolicy.model_validate(SPEC), SPACES, seed=5)
     policy.update_observation_statistics({"observation": torch.arange(40.0).reshape(10, 4)})
     return policy
 
@@ -48,7 +48,7 @@ def checkpoint(tmp_path: Path) -> Path:
     """The files of a learner's checkpoint that a reader of its policy looks at."""
     directory = tmp_path / "v000000007"
     directory.mkdir()
-    state = {"version": 7, "spaces": SPACES.to_json(), "updater": {}}
+    state = {"version": 7, "contract": SPACES.to_json(), "trainer": {}}
     contents = {
         "policy.safetensors": to_payload(a_policy()),
         "state.json": json.dumps(state).encode(),
@@ -90,7 +90,7 @@ def test_what_is_exported_stands_alone(job: Path, checkpoint: Path, tmp_path: Pa
 
 
 def test_a_checkpoint_gives_its_policy(checkpoint: Path) -> None:
-    stored = read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+    stored = read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), JOB)
     assert stored.version == 7
     assert acts_like_the_original(stored.build())
 
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_is_refused_by_file(checkpoint: Path, name: str) ->
     content[len(content) // 2] ^= 1
     (checkpoint / name).write_bytes(content)
     with pytest.raises(UserError, match="digest") as refusal:
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+        read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), JOB)
     assert refusal.value.path == str(checkpoint / name)
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_refused_by_file(checkpoint: Path, name: str) ->
 def test_a_checkpoint_that_lacks_a_file_is_refused(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     with pytest.raises(UserError, match="cannot be read") as refusal:
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+        read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), JOB)
     assert refusal.value.path == str(checkpoint / name)
 
 
@@ -117,24 +117,24 @@ def test_a_checkpoint_that_lacks_a_file_is_refused(checkpoint: Path, name: str) 
 def test_a_manifest_that_is_none_is_refused(checkpoint: Path, text: str) -> None:
     (checkpoint / "MANIFEST.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"MANIFEST\.json"):
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+        read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), JOB)
 
 
 def test_a_flipped_bit_in_the_manifest_is_found_by_its_own_digest(checkpoint: Path) -> None:
     path = checkpoint / "MANIFEST.json"
     path.write_text(path.read_text().replace('"version": 7', '"version": 6'))
     with pytest.raises(UserError, match="own digest"):
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), JOB)
+        read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), JOB)
 
 
 def test_a_checkpoint_of_another_job_is_refused(checkpoint: Path) -> None:
     with pytest.raises(UserError, match="of job 'job-uid', this is 'another'"):
-        read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), "another")
-    assert read_checkpoint(checkpoint, PolicySpec.model_validate(SPEC), None).version == 7
+        read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), "another")
+    assert read_checkpoint(checkpoint, ActorCriticPolicy.model_validate(SPEC), None).version == 7
 
 
 def test_weights_of_another_shape_are_refused(checkpoint: Path) -> None:
-    stored = read_checkpoint(checkpoint, PolicySpec(), JOB)
+    stored = read_checkpoint(checkpoint, ActorCriticPolicy(), JOB)
     with pytest.raises(UserError, match="weights"):
         stored.build()
 

@@ -5,13 +5,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 from vaco.errors import UserError
-from vaco.job import Core, PolicySpec
+from vaco.job import ActorCriticPolicy, Core
 from vaco_policy.parameters import load_payload, to_payload
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import Box, Discrete, Spaces
 
 SPACES = Spaces({"observation": Box((4,))}, Box((2,)))
-CONFIG = PolicySpec(
+CONFIG = ActorCriticPolicy(
     normalise_observations=True, normalise_returns=True, core=Core(type="gru", hidden_size=8)
 )
 

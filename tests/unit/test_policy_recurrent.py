@@ -1,8 +1,8 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from vaco.job import ActorCriticPolicy, MlpNetwork
 from vaco.job import Core as CoreSpec
-from vaco.job import MlpNetwork, PolicySpec
 from vaco_policy.core import Core
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import Box, Discrete, MultiDiscrete, Spaces
@@ -12,7 +12,7 @@ T, B, H = 12, 3, 8
 
 
 def make(kind: str, action: Discrete | MultiDiscrete | Box | None = None) -> Policy:
-    config = PolicySpec(
+    config = ActorCriticPolicy(
         network=MlpNetwork(hidden_sizes=[16]), core=CoreSpec(type=kind, hidden_size=H)
     )
     policy = Policy(config, Spaces({"observation": Box((4,))}, action or Discrete(5)), seed=1)

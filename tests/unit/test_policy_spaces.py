@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from vaco.errors import UserError
-from vaco.job import Core, PolicySpec, RolloutSpec
+from vaco.job import ActorCriticPolicy, Core, RolloutSpec
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import (
     Box,
@@ -128,7 +128,7 @@ def test_action_size(action: Discrete | MultiDiscrete | Box, size: int) -> None:
 def test_what_a_policy_does_is_what_fragments_must_hold(
     core: str | None, action: Discrete | MultiDiscrete | Box
 ) -> None:
-    config = PolicySpec(core=None if core is None else Core(type=core, hidden_size=8))
+    config = ActorCriticPolicy(core=None if core is None else Core(type=core, hidden_size=8))
     spaces = Spaces({"observation": Box((4,))}, action)
     policy = Policy(config, spaces)
     rollout = RolloutSpec(environments_per_actor=3, fragment_length=10)
@@ -150,7 +150,7 @@ def test_what_a_policy_does_is_what_fragments_must_hold(
 
 def test_counts_bound_what_is_discrete() -> None:
     spaces = Spaces({"room": Discrete(7), "keys": MultiBinary(4)}, MultiDiscrete((3, 2)))
-    spec = fragment_spec(spaces, PolicySpec(), RolloutSpec(), 1.0)
+    spec = fragment_spec(spaces, ActorCriticPolicy(), RolloutSpec(), 1.0)
     assert spec.action.counts == (3, 2)
     assert spec.observations["room"].counts == (7,)
     assert spec.observations["keys"].counts == (2,)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from vaco.job import GymnasiumTask, PolicySpec
+from vaco.job import ActorCriticPolicy, GymnasiumTask
 from vaco.trajectory import Fragment, IncomingFragment
 from vaco.weights import Weights
 from vaco_actor.environments import make_vector_env
@@ -96,7 +96,7 @@ def settings(**changed: Any) -> RolloutSettings:
 
 def make(
     environment: str,
-    spec: PolicySpec | None = None,
+    spec: ActorCriticPolicy | None = None,
     environments: int = B,
     task: dict[str, Any] | None = None,
     **changed: Any,
@@ -104,7 +104,7 @@ def make(
     """A rollout of `environment` whose seeds make the environments' indices 0, 1, ..."""
     described = GymnasiumTask(environment=environment, imports=[COUNTING], **(task or {}))
     env = make_vector_env(described, environments, 0)
-    policy = Policy(spec or PolicySpec(), env.spaces, seed=1)
+    policy = Policy(spec or ActorCriticPolicy(), env.spaces, seed=1)
     mailbox = Mailbox()
     mailbox.offer(Weights.of(1, 5, to_payload(policy), env.spaces.to_json()))
     return Rollout(env, policy, mailbox, settings(**changed)), mailbox, policy
@@ -262,7 +262,7 @@ def test_the_carried_return_is_the_learners(environment: str) -> None:
 
 def test_newer_weights_act_from_the_next_step_on() -> None:
     rollout, mailbox, policy = make(SAME_STEP)
-    other = Policy(PolicySpec(), policy.spaces, seed=2)
+    other = Policy(ActorCriticPolicy(), policy.spaces, seed=2)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -293,7 +293,9 @@ def test_weights_of_another_incarnation_wait_for_the_next_fragment() -> None:
 @BOTH
 @pytest.mark.parametrize("core", [None, "gru", "lstm"])
 def test_logged_densities_are_the_policys_own(environment: str, core: str | None) -> None:
-    spec = PolicySpec.model_validate({"core": {"type": core, "hidden_size": 8} if core else None})
+    spec = ActorCriticPolicy.model_validate(
+        {"core": {"type": core, "hidden_size": 8} if core else None}
+    )
     rollout, _, policy = make(environment, spec)
     for _ in range(4):
         fragment = collect(rollout)
@@ -354,7 +356,7 @@ def test_fragments_share_no_memory() -> None:
 
 
 def test_a_fragment_survives_the_wire() -> None:
-    rollout, _, _ = make(SAME_STEP, PolicySpec.model_validate({"core": {"type": "lstm"}}))
+    rollout, _, _ = make(SAME_STEP, ActorCriticPolicy.model_validate({"core": {"type": "lstm"}}))
     sent = collect(rollout)
     came = Fragment.decode(IncomingFragment.parse(b"".join(sent.to_parts()[0])))
     assert came.id == sent.id

@@ -18,7 +18,8 @@ from vaco.trajectory import Fragment
 from vaco_learner.algorithms import Minibatch, PolicyLoss
 from vaco_learner.batch import PhaseBatch, collate
 from vaco_learner.diagnostics import MAX_TV_STEPS
-from vaco_learner.update import NonFiniteUpdate, Updater, UpdaterState
+from vaco_learner.trainer import TrainerState
+from vaco_learner.update import NonFiniteUpdate, Updater
 from vaco_policy.parameters import load_payload
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import Box, Discrete, MultiDiscrete, Spaces
@@ -280,9 +281,9 @@ def test_same_seed_and_batches_give_the_same_bits(
     assert not same_bits(first, trained_on(other, vector_spaces, *batches))
 
 
-def through_a_checkpoint(state: UpdaterState) -> UpdaterState:
+def through_a_checkpoint(state: TrainerState) -> TrainerState:
     """What comes back from safetensors and JSON."""
-    return UpdaterState(
+    return TrainerState(
         policy=bytes(state.policy),
         optimizer=safetensors.torch.load(safetensors.torch.save(state.optimizer)),
         document=json.loads(json.dumps(state.document)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vaco.job import (
-    AlgorithmSpec,
+    ActorCriticAlgorithm,
     ImpalaAlgorithm,
     PpoAlgorithm,
     PpoKlAlgorithm,
@@ -21,7 +21,7 @@ from vaco_learner.algorithms.vaco import Vaco
 __all__ = ["Algorithm", "Minibatch", "PolicyLoss", "kl_from_behaviour", "make_algorithm"]
 
 
-def make_algorithm(spec: AlgorithmSpec) -> Algorithm:
+def make_algorithm(spec: ActorCriticAlgorithm) -> Algorithm:
     """Build the algorithm that a job asks for."""
     match spec:
         case VacoAlgorithm():
@@ -34,3 +34,5 @@ def make_algorithm(spec: AlgorithmSpec) -> Algorithm:
             return Spo(spec)
         case ImpalaAlgorithm():
             return Impala(spec)
+        case _:
+            raise TypeError(f"{type(spec).__name__} has no implementation")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vaco.explain import Entry, entries_of
 from vaco.schema.base import RULES, Rule
-from vaco.schema.tree import Node
+from vaco.schema.tree import Node, phrase
 
 from vaco_operator.crd.cel import Validation, escaped, one_of, quoted, validation
 
@@ -90,6 +90,14 @@ def rules_of(part: Node) -> Iterator[Validation]:
     for member in members(part):
         if member.everywhere:
             continue
+        needing = [tag for tag in member.owners if member.name in part.variants[tag].required]
+        if needing:
+            yield validation(
+                f"!({one_of(f'self.{tag}', needing)}) || has(self.{escaped(member.name)})",
+                [member.name],
+                f"`{tag}: {{self.{tag}}}` needs it. Give {phrase(member.node)}.",
+                "FieldValueRequired",
+            )
         named = " or ".join(f"`{tag}: {owner}`" for owner in member.owners)
         yield validation(
             f"!has(self.{escaped(member.name)}) || {one_of(f'self.{tag}', member.owners)}",

@@ -9,21 +9,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vaco.schema.base import Part
+from vaco.schema.language_algorithm import (
+    DppoAlgorithm,
+    GrpoAlgorithm,
+    TisAlgorithm,
+    VacoLmAlgorithm,
+)
+from vaco.schema.optimisation import Optimisation
 
 
-class AlgorithmBase(Part):
-    """What all algorithms have in common."""
+class ActorCriticAlgorithm(Optimisation):
+    """What all algorithms for actor-critic policies have in common."""
 
-    learning_rate: float = Field(default=3e-4, gt=0, le=1, description="Step size of Adam.")
-    learning_rate_schedule: Literal["constant", "linear"] = Field(
-        default="constant",
-        description="`linear`: the learning rate falls to zero at `stop.envSteps`, which must be "
-        "given.",
-    )
-    adam_epsilon: float = Field(
-        default=1e-5, gt=0, le=1, description="Epsilon in Adam's denominator."
-    )
     gamma: float = Field(
         default=0.99, ge=0, le=1, description="Discount of the reward of one step later."
     )
@@ -32,13 +29,6 @@ class AlgorithmBase(Part):
         ge=0,
         le=1,
         description="Decay lambda of the advantage estimate: 0 trusts the critic, 1 the rewards.",
-    )
-    epochs: int = Field(default=1, ge=1, le=64, description="Passes over the data of one phase.")
-    minibatches: int = Field(
-        default=4,
-        ge=1,
-        le=1024,
-        description="Gradient steps per pass, each on an equal part of the data.",
     )
     normalise_advantages: bool = Field(
         default=True,
@@ -51,15 +41,9 @@ class AlgorithmBase(Part):
     value_coefficient: float = Field(
         default=0.5, ge=0, le=100, description="Weight of the critic's loss in the loss."
     )
-    max_gradient_norm: float = Field(
-        default=0.5,
-        gt=0,
-        le=1e6,
-        description="Norm that a gradient is scaled down to if it is larger.",
-    )
 
 
-class VacoAlgorithm(AlgorithmBase):
+class VacoAlgorithm(ActorCriticAlgorithm):
     """VACO: advantages aligned once per phase, samples filtered by total variation."""
 
     name: Literal["vaco"] = Field(default="vaco", description="The algorithm.")
@@ -113,7 +97,7 @@ class VacoAlgorithm(AlgorithmBase):
     )
 
 
-class PpoAlgorithm(AlgorithmBase):
+class PpoAlgorithm(ActorCriticAlgorithm):
     """PPO with a clipped ratio; plain GAE on the data."""
 
     name: Literal["ppo"] = Field(default="ppo", description="The algorithm.")
@@ -122,7 +106,7 @@ class PpoAlgorithm(AlgorithmBase):
     )
 
 
-class PpoKlAlgorithm(AlgorithmBase):
+class PpoKlAlgorithm(ActorCriticAlgorithm):
     """PPO with an adaptive penalty on the KL divergence; plain GAE on the data."""
 
     name: Literal["ppo-kl"] = Field(default="ppo-kl", description="The algorithm.")
@@ -138,7 +122,7 @@ class PpoKlAlgorithm(AlgorithmBase):
     )
 
 
-class SpoAlgorithm(AlgorithmBase):
+class SpoAlgorithm(ActorCriticAlgorithm):
     """Simple Policy Optimization: a quadratic penalty on the ratio; plain GAE on the data."""
 
     name: Literal["spo"] = Field(default="spo", description="The algorithm.")
@@ -150,7 +134,7 @@ class SpoAlgorithm(AlgorithmBase):
     )
 
 
-class ImpalaAlgorithm(AlgorithmBase):
+class ImpalaAlgorithm(ActorCriticAlgorithm):
     """IMPALA: V-trace policy gradient, computed anew at every gradient step."""
 
     name: Literal["impala"] = Field(default="impala", description="The algorithm.")
@@ -176,7 +160,15 @@ def _vaco_unless_said(value: object) -> object:
 
 
 AlgorithmSpec = Annotated[
-    VacoAlgorithm | PpoAlgorithm | PpoKlAlgorithm | SpoAlgorithm | ImpalaAlgorithm,
+    VacoAlgorithm
+    | PpoAlgorithm
+    | PpoKlAlgorithm
+    | SpoAlgorithm
+    | ImpalaAlgorithm
+    | VacoLmAlgorithm
+    | GrpoAlgorithm
+    | DppoAlgorithm
+    | TisAlgorithm,
     Field(discriminator="name"),
     BeforeValidator(_vaco_unless_said),
 ]

@@ -19,6 +19,7 @@ _WHEN: Final[dict[str, Change]] = {
     "algorithm": "while suspended",
     "algorithm.name": "never",
     "rollout": "while suspended",
+    "sampling": "while suspended",
     "learner": "while suspended",
     "learner.storage": "never",
     "learner.podTemplate": "any time",

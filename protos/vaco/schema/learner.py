@@ -85,6 +85,48 @@ class StorageSpec(Part):
     )
 
 
+def _path_goes_with_files(transport: "WeightsTransport") -> Broken | None:
+    if (transport.path is not None) == (transport.type == "filesystem"):
+        return None
+    if transport.path is None:
+        return Broken(
+            "missing", "Name a directory that all pods mount, or a URL that fsspec knows."
+        )
+    return Broken(
+        "the weights go by the stream", "Leave out `path`, or set `type` to `filesystem`."
+    )
+
+
+class WeightsTransport(Part):
+    """The way of the weights from the learner to the actors."""
+
+    type: Literal["stream", "filesystem"] = Field(
+        default="stream",
+        description="`stream`: over each actor's connection. `filesystem`: the learner writes each "
+        "version to `path` once and the actors read it there.",
+    )
+    path: str | None = Field(
+        default=None,
+        max_length=1024,
+        pattern=r"^(/|[a-z][a-z0-9+.-]*://)([^:]|:[^:])*$",
+        description="Directory with an absolute path that the learner and all actors have mounted "
+        "(by their pod templates), or a URL of an object store, such as s3://bucket/weights, for "
+        "which the images need the fsspec package of that store.",
+    )
+
+    rules = (
+        Rule(
+            ("type", "path"),
+            ("path",),
+            _path_goes_with_files,
+            Cel(
+                "(self.type == 'filesystem') == has(self.path)",
+                "`path` goes with the type `filesystem`, and only with that one.",
+            ),
+        ),
+    )
+
+
 class LearnerSpec(Part):
     """The learner: how much it takes at a time, how stale that may be, and what it runs on."""
 
@@ -109,6 +151,13 @@ class LearnerSpec(Part):
         description="Bound of the queue, in batches. When it is full, the learner reads no more "
         "fragments and the actors wait.",
     )
+    micro_batch_tokens: int = Field(
+        default=16384,
+        ge=1,
+        le=2**31 - 1,
+        description="Tokens that go through a language model at once, padding included; gradients "
+        "are accumulated over as many micro-batches as there are. A longer sequence goes alone.",
+    )
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="Checkpoints.")
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="Number format of the learner's forward and backward passes."
@@ -130,6 +179,11 @@ class LearnerSpec(Part):
         default="float32",
         description="Number format in which weights are sent to the actors; bfloat16 halves the "
         "traffic.",
+    )
+    weights_transport: WeightsTransport = Field(
+        default=WeightsTransport(),
+        description="How weights get to the actors; `filesystem` is for models and numbers of "
+        "actors that one learner's network cannot serve.",
     )
     storage: StorageSpec | None = Field(
         default=None,

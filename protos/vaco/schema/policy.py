@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from vaco.schema.base import Broken, Cel, Part, Rule
+from vaco.schema.language_policy import LanguageModelPolicy
 
 Activation = Literal["tanh", "relu", "silu", "elu"]
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -79,9 +80,10 @@ Network = Annotated[
 ]
 
 
-class PolicySpec(Part):
-    """The policy and its critic."""
+class ActorCriticPolicy(Part):
+    """A policy with its critic, for environments."""
 
+    type: Literal["actorCritic"] = Field(default="actorCritic", description="Kind of policy.")
     network: Network = Field(
         default=MlpNetwork(),
         description="What turns an observation into features; `mlp` when `type` is left out.",
@@ -113,3 +115,14 @@ class PolicySpec(Part):
         description="Whether rewards are scaled by the running standard deviation of the "
         "discounted return, which is part of the weights.",
     )
+
+
+def _actor_critic_unless_said(value: object) -> object:
+    return {"type": "actorCritic", **value} if isinstance(value, dict) else value
+
+
+PolicySpec = Annotated[
+    ActorCriticPolicy | LanguageModelPolicy,
+    Field(discriminator="type"),
+    BeforeValidator(_actor_critic_unless_said),
+]

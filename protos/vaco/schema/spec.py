@@ -1,19 +1,42 @@
 """The job as it is wished for: all parts together; `spec_rules` has what must hold between them."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
 from vaco.schema.actors import ActorsSpec, AutoscalingSpec
-from vaco.schema.algorithm import AlgorithmSpec, VacoAlgorithm
+from vaco.schema.algorithm import ActorCriticAlgorithm, AlgorithmSpec, VacoAlgorithm
 from vaco.schema.base import Part
+from vaco.schema.language_algorithm import LanguageAlgorithm
+from vaco.schema.language_policy import LanguageModelPolicy, SamplingSpec
+from vaco.schema.language_task import LanguageModelTask
 from vaco.schema.learner import LearnerSpec, RolloutSpec
 from vaco.schema.lifecycle import EvaluationSpec, StopSpec
-from vaco.schema.policy import PolicySpec
+from vaco.schema.policy import ActorCriticPolicy, PolicySpec
 from vaco.schema.spec_rules import SPEC_RULES
-from vaco.schema.task import TaskSpec
+from vaco.schema.task import GymnasiumTask, TaskSpec
 
 MAX_DEADLINE = 366 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ControlParts:
+    """The parts of a job whose task is an environment."""
+
+    task: GymnasiumTask
+    policy: ActorCriticPolicy
+    algorithm: ActorCriticAlgorithm
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageParts:
+    """The parts of a job whose task is a language model's."""
+
+    task: LanguageModelTask
+    policy: LanguageModelPolicy
+    algorithm: LanguageAlgorithm
+    sampling: SamplingSpec
 
 
 class VACOJobSpec(Part):
@@ -35,13 +58,23 @@ class VACOJobSpec(Part):
         description="Whether the job rests: the learner checkpoints and all processes end, until "
         "this is false again.",
     )
-    task: TaskSpec = Field(description="What is to be learned.")
-    policy: PolicySpec = Field(default=PolicySpec(), description="Shape of the policy.")
+    task: TaskSpec = Field(
+        description="What is to be learned; `gymnasium` when `type` is left out."
+    )
+    policy: PolicySpec = Field(
+        default=ActorCriticPolicy(),
+        description="The policy; `actorCritic` when `type` is left out.",
+    )
     algorithm: AlgorithmSpec = Field(
         default=VacoAlgorithm(),
         description="How the policy is improved; `vaco` when `name` is left out.",
     )
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="What actors send at a time.")
+    sampling: SamplingSpec | None = Field(
+        default=None,
+        description="How completions are sampled; only for language models. Null: as its defaults "
+        "say.",
+    )
     learner: LearnerSpec = Field(default=LearnerSpec(), description="The learner.")
     actors: ActorsSpec = Field(default=ActorsSpec(), description="The actors.")
     autoscaling: AutoscalingSpec = Field(
@@ -86,3 +119,42 @@ class VACOJobSpec(Part):
     )
 
     rules = SPEC_RULES
+
+    @property
+    def is_language(self) -> bool:
+        """Whether the task is a language model's."""
+        return isinstance(self.task, LanguageModelTask)
+
+    @property
+    def control(self) -> ControlParts:
+        """The parts of a job whose task is an environment.
+
+        Raises:
+            TypeError: it is not.
+
+        """
+        task, policy, algorithm = self.task, self.policy, self.algorithm
+        if (
+            isinstance(task, GymnasiumTask)
+            and isinstance(policy, ActorCriticPolicy)
+            and isinstance(algorithm, ActorCriticAlgorithm)
+        ):
+            return ControlParts(task, policy, algorithm)
+        raise TypeError(f"the task is {task.type}, not gymnasium")
+
+    @property
+    def language(self) -> LanguageParts:
+        """The parts of a job whose task is a language model's.
+
+        Raises:
+            TypeError: it is not.
+
+        """
+        task, policy, algorithm = self.task, self.policy, self.algorithm
+        if (
+            isinstance(task, LanguageModelTask)
+            and isinstance(policy, LanguageModelPolicy)
+            and isinstance(algorithm, LanguageAlgorithm)
+        ):
+            return LanguageParts(task, policy, algorithm, self.sampling or SamplingSpec())
+        raise TypeError(f"the task is {task.type}, not languageModel")

@@ -4,9 +4,16 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from vaco.schema.base import Broken, Cel, Rule
+from vaco.schema.language_algorithm import LanguageAlgorithm
+from vaco.schema.language_policy import SamplingSpec
+from vaco.schema.tree import one_of
 
 if TYPE_CHECKING:
     from vaco.schema.spec import VACOJobSpec
+
+
+_CONTROL_NAMES = ("vaco", "ppo", "ppo-kl", "spo", "impala")
+_LANGUAGE_NAMES = ("vaco-lm", "grpo", "dppo", "tis")
 
 
 def _one_actor_in_lock_step(spec: "VACOJobSpec") -> Broken | None:
@@ -25,6 +32,48 @@ def _nobody_else_scales_lock_step(spec: "VACOJobSpec") -> Broken | None:
     return Broken(
         "lock-step has exactly one actor, so it cannot be scaled externally",
         "Set `spec.autoscaling.mode` to fixed.",
+    )
+
+
+def _policy_is_of_the_task(spec: "VACOJobSpec") -> Broken | None:
+    fitting = "languageModel" if spec.is_language else "actorCritic"
+    if spec.policy.type == fitting:
+        return None
+    return Broken(
+        f"a task of type {spec.task.type} has no policy of type {spec.policy.type}",
+        f"Set `spec.policy.type` to {fitting}.",
+    )
+
+
+def _algorithm_is_of_the_task(spec: "VACOJobSpec") -> Broken | None:
+    if isinstance(spec.algorithm, LanguageAlgorithm) == spec.is_language:
+        return None
+    fitting = _LANGUAGE_NAMES if spec.is_language else _CONTROL_NAMES
+    return Broken(
+        f"{spec.algorithm.name} is not for tasks of type {spec.task.type}",
+        f"Choose {one_of(fitting)}.",
+    )
+
+
+def _sampling_is_of_the_task(spec: "VACOJobSpec") -> Broken | None:
+    if spec.sampling is None or spec.is_language:
+        return None
+    return Broken(
+        f"a task of type {spec.task.type} has no completions to sample",
+        "Leave it out, or set `spec.task.type` to languageModel.",
+    )
+
+
+def _a_group_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
+    if spec.policy.type != "languageModel":
+        return None
+    group = (spec.sampling or SamplingSpec()).group_size
+    buffer = spec.learner.batch_size * spec.learner.buffer_batches
+    if group <= buffer:
+        return None
+    return Broken(
+        f"one group has {group} completions, but the learner's buffer holds {buffer}",
+        "Lower `groupSize`, or raise `spec.learner.batchSize`.",
     )
 
 
@@ -48,6 +97,8 @@ def _minibatches_have_samples(spec: "VACOJobSpec") -> Broken | None:
 
 
 def _a_fragment_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
+    if spec.policy.type == "languageModel":
+        return None
     rollout = spec.rollout
     fragment = rollout.environments_per_actor * rollout.fragment_length
     buffer = spec.learner.batch_size * spec.learner.buffer_batches
@@ -60,8 +111,10 @@ def _a_fragment_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
 
 
 def _minibatches_have_sequences(spec: "VACOJobSpec") -> Broken | None:
+    if spec.policy.type == "languageModel" or spec.policy.core is None:
+        return None
     sequences = ceil(spec.learner.batch_size / spec.rollout.fragment_length)
-    if spec.policy.core is None or spec.algorithm.minibatches <= sequences:
+    if spec.algorithm.minibatches <= sequences:
         return None
     return Broken(
         f"{spec.algorithm.minibatches} minibatches of {sequences} sequences: a recurrent policy "
@@ -79,7 +132,53 @@ _SEQUENCES = (
     "(self.learner.batchSize + self.rollout.fragmentLength - 1) / self.rollout.fragmentLength"
 )
 
+_IS_LANGUAGE = "self.task.type == 'languageModel'"
+_ALGORITHM_IS_LANGUAGE = f"self.algorithm.name in {list(_LANGUAGE_NAMES)}"
+_GROUP = "(has(self.sampling) ? self.sampling.groupSize : 8)"
+_BUFFER = "self.learner.batchSize * self.learner.bufferBatches"
+
 SPEC_RULES = (
+    Rule(
+        ("task", "policy"),
+        ("policy", "type"),
+        _policy_is_of_the_task,
+        Cel(
+            f"({_IS_LANGUAGE}) == (self.policy.type == 'languageModel')",
+            "a task of type {self.task.type} has no policy of type {self.policy.type}. "
+            f"Set `spec.policy.type` to {{{_IS_LANGUAGE} ? 'languageModel' : 'actorCritic'}}.",
+        ),
+    ),
+    Rule(
+        ("task", "algorithm"),
+        ("algorithm", "name"),
+        _algorithm_is_of_the_task,
+        Cel(
+            f"({_IS_LANGUAGE}) == ({_ALGORITHM_IS_LANGUAGE})",
+            "{self.algorithm.name} is not for tasks of type {self.task.type}. "
+            f"Choose {{{_IS_LANGUAGE} ? '{one_of(_LANGUAGE_NAMES)}' : "
+            f"'{one_of(_CONTROL_NAMES)}'}}.",
+        ),
+    ),
+    Rule(
+        ("task", "sampling"),
+        ("sampling",),
+        _sampling_is_of_the_task,
+        Cel(
+            f"!has(self.sampling) || {_IS_LANGUAGE}",
+            "a task of type {self.task.type} has no completions to sample. "
+            "Leave it out, or set `spec.task.type` to languageModel.",
+        ),
+    ),
+    Rule(
+        ("policy", "sampling", "learner"),
+        ("sampling", "groupSize"),
+        _a_group_fits_the_buffer,
+        Cel(
+            f"!({_IS_LANGUAGE}) || {_GROUP} <= {_BUFFER}",
+            f"one group has {{{_GROUP}}} completions, but the learner's buffer holds "
+            f"{{{_BUFFER}}}. Lower `groupSize`, or raise `spec.learner.batchSize`.",
+        ),
+    ),
     Rule(
         ("synchronous", "actors"),
         ("synchronous",),
@@ -123,12 +222,12 @@ SPEC_RULES = (
         ),
     ),
     Rule(
-        ("rollout", "learner"),
+        ("policy", "rollout", "learner"),
         ("rollout",),
         _a_fragment_fits_the_buffer,
         Cel(
-            "self.rollout.environmentsPerActor * self.rollout.fragmentLength "
-            "<= self.learner.batchSize * self.learner.bufferBatches",
+            f"{_IS_LANGUAGE} || self.rollout.environmentsPerActor * self.rollout.fragmentLength "
+            f"<= {_BUFFER}",
             "one fragment has {self.rollout.environmentsPerActor * self.rollout.fragmentLength} "
             "samples, but the learner's buffer holds "
             "{self.learner.batchSize * self.learner.bufferBatches}. "

@@ -1,20 +1,14 @@
-"""What is to be learned: the environment, and how an actor builds many of it."""
+"""What is to be learned: an environment, and how an actor builds many of it; or problems."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 
 from vaco.schema.base import Broken, Cel, Part, Rule
+from vaco.schema.imports import Import
+from vaco.schema.language_task import LanguageModelTask
 
 Vectorisation = Literal["auto", "vectorEntryPoint", "sync", "async", "envpool"]
-
-Import = Annotated[
-    str,
-    Field(
-        max_length=1024,
-        pattern=r"^(.*\.py|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)$",
-    ),
-]
 
 
 class Wrapper(Part):
@@ -111,4 +105,12 @@ class GymnasiumTask(Part):
     )
 
 
-TaskSpec = GymnasiumTask
+def _gymnasium_unless_said(value: object) -> object:
+    return {"type": "gymnasium", **value} if isinstance(value, dict) else value
+
+
+TaskSpec = Annotated[
+    GymnasiumTask | LanguageModelTask,
+    Field(discriminator="type"),
+    BeforeValidator(_gymnasium_unless_said),
+]

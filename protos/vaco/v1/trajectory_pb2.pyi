@@ -81,6 +81,7 @@ class StreamTrajectoriesRequest(_message.Message):
     EVALUATION_RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """first, exactly once"""
@@ -103,6 +104,10 @@ class StreamTrajectoriesRequest(_message.Message):
     def goodbye(self) -> Global___Goodbye:
         """a draining actor has sent everything"""
 
+    @_builtins.property
+    def completions(self) -> Global___CompletionGroup:
+        """in place of a trajectory, where the task is a language model's"""
+
     def __init__(
         self,
         *,
@@ -112,12 +117,13 @@ class StreamTrajectoriesRequest(_message.Message):
         evaluation_result: Global___EvaluationResult | None = ...,
         failure: Global___ActorFailure | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        completions: Global___CompletionGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation_result", b"evaluation_result", "failure", b"failure", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "trajectory", b"trajectory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "evaluation_result", b"evaluation_result", "failure", b"failure", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "trajectory", b"trajectory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_result", b"evaluation_result", "failure", b"failure", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "trajectory", b"trajectory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "evaluation_result", b"evaluation_result", "failure", b"failure", "frame", b"frame", "goodbye", b"goodbye", "hello", b"hello", "message", b"message", "trajectory", b"trajectory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "trajectory", "frame", "evaluation_result", "failure", "goodbye"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "trajectory", "frame", "evaluation_result", "failure", "goodbye", "completions"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -595,8 +601,97 @@ class Trajectory(_message.Message):
 Global___Trajectory: _TypeAlias = Trajectory  # noqa: Y015
 
 @_typing.final
+class CompletionGroup(_message.Message):
+    """One group: the completions that one prompt got, with their rewards. A fragment like any other: it
+    spends a credit and gets an Ack. A sample is one completion.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    WEIGHTS_INCARNATION_FIELD_NUMBER: _builtins.int
+    MIN_VERSION_FIELD_NUMBER: _builtins.int
+    MAX_VERSION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    LENGTHS_FIELD_NUMBER: _builtins.int
+    BEHAVIOUR_LOGP_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    REWARDS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    ROLLOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    weights_incarnation: _builtins.int
+    min_version: _builtins.int
+    max_version: _builtins.int
+    problem: _builtins.int
+    """its number among the problems to train on"""
+    completions: _builtins.int
+    """n"""
+    rollout_seconds: _builtins.float
+    """time spent producing, without waiting for credits or weights"""
+    @_builtins.property
+    def id(self) -> Global___FragmentId: ...
+    @_builtins.property
+    def prompt(self) -> Global___Tensor:
+        """int32 [P], tokens"""
+
+    @_builtins.property
+    def tokens(self) -> Global___Tensor:
+        """int32 [N], of all completions, one after the other"""
+
+    @_builtins.property
+    def lengths(self) -> Global___Tensor:
+        """int32 [n], their sum is N; a completion's end is one of its tokens"""
+
+    @_builtins.property
+    def behaviour_logp(self) -> Global___Tensor:
+        """float32 [N], under the distribution that was sampled from"""
+
+    @_builtins.property
+    def versions(self) -> Global___Tensor:
+        """int64 [N], of the weights that each token was sampled with"""
+
+    @_builtins.property
+    def rewards(self) -> Global___Tensor:
+        """float32 [n]"""
+
+    @_builtins.property
+    def finished(self) -> Global___Tensor:
+        """bool [n]; false: cut at the budget"""
+
+    def __init__(
+        self,
+        *,
+        id: Global___FragmentId | None = ...,
+        weights_incarnation: _builtins.int = ...,
+        min_version: _builtins.int = ...,
+        max_version: _builtins.int = ...,
+        problem: _builtins.int = ...,
+        completions: _builtins.int = ...,
+        prompt: Global___Tensor | None = ...,
+        tokens: Global___Tensor | None = ...,
+        lengths: Global___Tensor | None = ...,
+        behaviour_logp: Global___Tensor | None = ...,
+        versions: Global___Tensor | None = ...,
+        rewards: Global___Tensor | None = ...,
+        finished: Global___Tensor | None = ...,
+        rollout_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["behaviour_logp", b"behaviour_logp", "finished", b"finished", "id", b"id", "lengths", b"lengths", "prompt", b"prompt", "rewards", b"rewards", "tokens", b"tokens", "versions", b"versions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behaviour_logp", b"behaviour_logp", "completions", b"completions", "finished", b"finished", "id", b"id", "lengths", b"lengths", "max_version", b"max_version", "min_version", b"min_version", "problem", b"problem", "prompt", b"prompt", "rewards", b"rewards", "rollout_seconds", b"rollout_seconds", "tokens", b"tokens", "versions", b"versions", "weights_incarnation", b"weights_incarnation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletionGroup: _TypeAlias = CompletionGroup  # noqa: Y015
+
+@_typing.final
 class TrajectoryFrame(_message.Message):
-    """A piece of a serialised Trajectory. Pieces of one fragment follow each other without interruption."""
+    """A piece of a serialised Trajectory or CompletionGroup. Pieces of one fragment follow each other
+    without interruption.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -604,10 +699,13 @@ class TrajectoryFrame(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    COMPLETIONS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     count: _builtins.int
     total_bytes: _builtins.int
     data: _builtins.bytes
+    completions: _builtins.bool
+    """of a CompletionGroup"""
     def __init__(
         self,
         *,
@@ -615,10 +713,11 @@ class TrajectoryFrame(_message.Message):
         count: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        completions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "data", b"data", "index", b"index", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completions", b"completions", "count", b"count", "data", b"data", "index", b"index", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
