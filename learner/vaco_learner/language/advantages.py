@@ -1,0 +1,42 @@
+"""Group-relative advantages: how much better a completion is than the others of its prompt."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_DEVIATION_FLOOR = 1e-6
+
+
+@torch.no_grad()
+def group_advantages(reward_S: Tensor, group_S: Tensor, groups: int, *, scale: bool) -> Tensor:
+    """Return reward minus the group's mean, [S] float32 (GRPO, arXiv 2402.03300, without its sign).
+
+    Completions without tokens count: they earned their reward too. A group of one has advantage 0.
+
+    Args:
+        reward_S: of each completion.
+        group_S: int64, its group, in 0..groups-1.
+        groups: how many there are.
+        scale: whether to divide by the group's standard deviation (of the group as it is, not
+            estimated for a larger one); a group without any has advantage 0.
+
+    """
+    exact_S = reward_S.double()  # equal rewards must give exactly 0, however many there are
+    zeros_G = exact_S.new_zeros(groups)
+    count_G = zeros_G.index_add(0, group_S, torch.ones_like(exact_S)).clamp(min=1)
+    centred_S = exact_S - (zeros_G.index_add(0, group_S, exact_S) / count_G)[group_S]
+    # The mean of equal numbers may differ from them by rounding.
+    centred_S[_uniform(reward_S, group_S, groups)[group_S]] = 0
+    if scale:
+        variance_G = zeros_G.index_add(0, group_S, centred_S.square()) / count_G
+        centred_S = centred_S / (variance_G.sqrt() + _DEVIATION_FLOOR)[group_S]
+    return centred_S.float()
+
+
+@torch.no_grad()
+def _uniform(reward_S: Tensor, group_S: Tensor, groups: int) -> Tensor:
+    """Return which groups have equal rewards throughout, bool [groups]."""
+    least_G = reward_S.new_full((groups,), torch.inf).scatter_reduce(0, group_S, reward_S, "amin")
+    most_G = reward_S.new_full((groups,), -torch.inf).scatter_reduce(0, group_S, reward_S, "amax")
+    return least_G == most_G

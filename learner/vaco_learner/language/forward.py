@@ -1,0 +1,86 @@
+"""The model on a phase's completions: without gradient, or with, in micro-batches.
+
+In bfloat16 the network computes in that format, and its log-probabilities differ from the actors'
+by rounding. That is part of the mismatch that is measured (`vaco_learner.language.diagnostics`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from vaco.job import SamplingSpec
+from vaco_policy.language.logps import CompletionScorer, TokenScores
+
+from vaco_learner.language.completion_batch import CompletionBatch, Part
+from vaco_learner.language.micro_batches import MicroBatch, lay_out, micro_batch_count
+
+
+class Forward:
+    """Scores the tokens of completions.
+
+    Args:
+        network: a causal language model.
+        sampling: what bends its distribution where actors sample from it.
+        bf16: whether the network computes in bfloat16 (autocast); scores are float32 anyway.
+        budget: tokens that go through the network at once.
+
+    """
+
+    def __init__(
+        self, network: nn.Module, sampling: SamplingSpec, *, bf16: bool, budget: int
+    ) -> None:
+        self._scorer = CompletionScorer(network, sampling)
+        self._bf16 = bf16
+        self._budget = budget
+
+    @torch.no_grad()
+    def survey(
+        self,
+        batch: CompletionBatch,
+        part: Part,
+        stepped: Callable[[], None],
+        *,
+        entropy: bool = False,
+    ) -> TokenScores:
+        """Score the tokens of a part, in its order, without gradient.
+
+        Args:
+            batch: where they are.
+            part: of the batch.
+            stepped: called after every micro-batch.
+            entropy: whether entropies are wanted too.
+
+        """
+        logp_N = torch.empty(len(part.index_N), device=part.index_N.device)
+        entropy_N = torch.empty_like(logp_N) if entropy else None
+        everything = range(len(part.sequence_S))
+        for micro, scores in self.micro_batches(batch, part, everything, entropy=entropy):
+            logp_N[micro.index_N] = scores.logp_N
+            if entropy_N is not None and scores.entropy_N is not None:
+                entropy_N[micro.index_N] = scores.entropy_N
+            stepped()
+        return TokenScores(logp_N, entropy_N)
+
+    def at_once(self, batch: CompletionBatch, part: Part) -> bool:
+        """Whether the part goes through the network in one micro-batch."""
+        return micro_batch_count(batch, part, self._budget) == 1
+
+    def micro_batches(
+        self, batch: CompletionBatch, part: Part, chosen: Sequence[int], *, entropy: bool = False
+    ) -> Iterator[tuple[MicroBatch, TokenScores]]:
+        """Score the tokens of some of a part's completions, micro-batch by micro-batch.
+
+        Args:
+            batch: where they are.
+            part: of the batch.
+            chosen: completions, by their numbers in the part.
+            entropy: whether entropies are wanted too.
+
+        """
+        for micro in lay_out(batch, part, chosen, self._budget):
+            token_N: Tensor = batch.token_N[part.index_N[micro.index_N]]
+            with torch.autocast(token_N.device.type, torch.bfloat16, enabled=self._bf16):
+                scores = self._scorer(micro.tokens_BT, micro.before_N, token_N, entropy=entropy)
+            yield micro, scores
