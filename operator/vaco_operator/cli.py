@@ -159,11 +159,21 @@ def validate(
         list[Path], typer.Argument(metavar="FILE...", help="Manifests of VACOJobs (YAML).")
     ],
     overrides: Overrides = None,
+    environment: Annotated[
+        bool,
+        typer.Option(
+            "--environment/--no-environment",
+            help="Make each one's environment too, which runs task.imports and takes seconds.",
+        ),
+    ] = True,
 ) -> None:
-    """Check manifests: what is wrong, where, and what to do."""
+    """Check manifests: what is wrong, where, and what to do.
+
+    Whether the policy fits the environment is only seen by vaco run.
+    """
     from vaco_operator.commands import validate as validate_manifests
 
-    if not validate_manifests(manifests, overrides or []):
+    if not validate_manifests(manifests, overrides or [], environment=environment):
         raise typer.Exit(EXIT_BAD_INPUT)
 
 

@@ -16,6 +16,7 @@ from vaco.job import VACOJobStatus, load_job
 from vaco.metrics_file import read_metrics
 
 from vaco_operator.display.view import open_view
+from vaco_operator.environment_check import Checked, check_environment
 from vaco_operator.local.checkpoints import find_checkpoint
 from vaco_operator.local.run_directory import RunDirectory
 from vaco_operator.local.scale_request import ask_to_scale
@@ -133,18 +134,28 @@ def report(run: str) -> Path:
     return write_report(find_run(run))
 
 
-def validate(manifests: Sequence[Path], overrides: Sequence[str]) -> bool:
-    """Check manifests and print what is wrong with each; returns whether all are sound."""
-    sound = True
-    for manifest in manifests:
-        try:
-            job = load_job(manifest, overrides)
-        except UserError as error:
-            sound = False
-            typer.echo(f"error: {error}", err=True)
-        else:
-            typer.echo(f"{manifest}: a sound VACOJob, {job.metadata.name}")
-    return sound
+def validate(manifests: Sequence[Path], overrides: Sequence[str], *, environment: bool) -> bool:
+    """Check manifests and print what is wrong with each; returns whether all are sound.
+
+    `environment`: whether to make each one's environment as well.
+    """
+    # Each of them is looked at, whatever is wrong with those before it.
+    verdicts = [_is_sound(manifest, overrides, environment) for manifest in manifests]
+    return all(verdicts)
+
+
+def _is_sound(manifest: Path, overrides: Sequence[str], environment: bool) -> bool:
+    try:
+        job = load_job(manifest, overrides)
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        return False
+    checked = check_environment(job) if environment else Checked("its environment was not checked")
+    if checked.problem:
+        typer.echo(f"error: {manifest}: 1 problem\n  {checked.problem}", err=True)
+        return False
+    typer.echo(f"{manifest}: a sound VACOJob, {job.metadata.name}; {checked.told}")
+    return True
 
 
 def _python_module(command: list[str]) -> int:

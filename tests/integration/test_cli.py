@@ -99,18 +99,37 @@ def test_nothing_of_the_operator_imports_torch_or_gymnasium():
 def test_validate_accepts_what_is_sound(vaco, manifest):
     done = vaco("validate", manifest, "--set", "algorithm.epochs=2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "pole" in done.stdout
+    assert "a sound VACOJob, pole; its environment can be made" in done.stdout
 
 
 def test_validate_names_place_value_and_cure_of_every_problem_in_every_file(vaco, manifest):
     wrong = manifest.with_name("wrong.yaml")
     wrong.write_text(MANIFEST.replace("actors:", "algorithm: {detla: 3, gamma: 2}\n  actors:"))
-    done = vaco("validate", wrong, manifest, "nosuch.yaml")
+    done = vaco("validate", wrong, manifest, "nosuch.yaml", "--no-environment")
     assert done.returncode == 2
     for part in ("wrong.yaml", "spec.algorithm.detla", "`delta`", "spec.algorithm.gamma", "2"):
         assert part in done.stderr
     assert "nosuch.yaml" in done.stderr
     assert "job.yaml" in done.stdout
+
+
+def test_validate_makes_the_environment_unless_told_not_to(vaco, manifest):
+    wrong = ("validate", manifest, "--set", "task.environment=CartPol-v1")
+    done = vaco(*wrong)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "job.yaml: 1 problem" in done.stderr
+    assert "`spec.task.environment`: 'CartPol-v1' is not the id" in done.stderr
+    assert "Did you mean `CartPole-v1`?" in done.stderr
+    unchecked = vaco(*wrong, "--no-environment")
+    assert (unchecked.returncode, unchecked.stderr) == (0, "")
+    assert "its environment was not checked" in unchecked.stdout
+
+
+def test_validate_says_which_module_of_ones_own_cannot_be_imported(vaco, manifest):
+    (manifest.parent / "mine.py").write_text("raise RuntimeError('it broke')\n")
+    done = vaco("validate", manifest, "--set", "task.imports=[mine.py]")
+    assert done.returncode == 2
+    assert "it broke" in done.stderr
 
 
 def test_explain_documents_a_field_and_refuses_an_unknown_one(vaco):
