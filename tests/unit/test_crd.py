@@ -274,7 +274,8 @@ def test_a_field_left_out_is_compared_by_what_that_means(schema: Schema) -> None
     meant = f'(has({new}) ? {new} : "once") == (has({old}) ? {old} : "once")'
     assert told[".algorithm.realign"] == f"oldSelf.suspend || {meant}"
     delta = "self.algorithm.delta"
-    assert f"(has({delta}) ? {delta} : self.algorithm.name == 'vaco-lm' ? 0.01 : 0.2) == " in (
-        told[".algorithm.delta"]
+    assert (
+        f"(has({delta}) ? {delta} : self.algorithm.name == 'vaco-lm' ? 0.01 : 0.2) == "
+        in (told[".algorithm.delta"])
     )
     assert "?" not in told[".policy.network"]

@@ -48,14 +48,13 @@ def with_spec(extra: str) -> str:
         ),
         (
             "algorithm: {name: ppo, delta: 0.1}",
-            "`spec.algorithm.delta` (line 10): unknown field. It belongs to `name: vaco or vaco-lm`; "
-            "this is ppo. "
-            "`spec.algorithm` has learningRate, ",
+            "`spec.algorithm.delta` (line 10): unknown field. "
+            "It belongs to `name: vaco or vaco-lm`; this is ppo. `spec.algorithm` has learn",
         ),
         (
             "algorithm: {clipEpsilon: 0.1}",
-            "`spec.algorithm.clipEpsilon` (line 10): unknown field. It belongs to `name: ppo, grpo or tis`; "
-            "this is vaco. `spec.algorithm` has learningRate, ",
+            "`spec.algorithm.clipEpsilon` (line 10): unknown field. "
+            "It belongs to `name: ppo, grpo or tis`; this is vaco. `spec.algorithm` has learn",
         ),
         (
             "algorithm: {name: vcao}",

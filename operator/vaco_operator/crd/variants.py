@@ -50,7 +50,9 @@ class Member:
         return one and self.node.schema.get("default") is not None
 
     def meant(self, part: Node) -> str:
-        """Say in CEL what it means when it is left out of `{part}`; empty if it means nothing."""
+        """Say in CEL what it means when it is left out of `{part}`; empty: nothing in CEL."""
+        if self.node.fields or self.node.variants:
+            return ""  # an object is no map in CEL: there is no way to spell one
         variants = [(owner, part.variants[owner].fields[self.name]) for owner in self.owners]
         defaults = {owner: json.dumps(node.schema.get("default")) for owner, node in variants}
         told = ""
