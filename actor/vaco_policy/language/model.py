@@ -127,7 +127,7 @@ def _publish(network: nn.Module, *, adapters: bool) -> None:
             if inner not in own or (adapters and _ADAPTER not in inner):
                 del tensors[name]
 
-    network.register_state_dict_post_hook(drop_others)
+    network.register_state_dict_post_hook(drop_others)  # type: ignore[no-untyped-call]
 
 
 def build(
@@ -179,9 +179,10 @@ def _tiny(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=_attention(policy, "tiny"),
+        attn_implementation=_attention(policy, "tiny"),  # type: ignore[call-arg]
     )
-    network = LlamaForCausalLM(config).to(dtype)
+    network: nn.Module = LlamaForCausalLM(config)
+    network = network.to(dtype)
     return LanguageModel(_with_adapters(network, policy.lora), tokenizer, "tiny")
 
 
@@ -204,7 +205,7 @@ def _pretrained(
 def _attention(policy: LanguageModelPolicy, name: str) -> str:
     if policy.attention != "flash_attention_2":
         return policy.attention
-    from transformers.utils import is_flash_attn_2_available
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
     if not is_flash_attn_2_available():
         raise UserError(
@@ -243,7 +244,7 @@ def _with_adapters(network: nn.Module, lora: LoraSpec | None) -> nn.Module:
         with warnings.catch_warnings():
             # peft asks transformers by a name that will go away.
             warnings.simplefilter("ignore", FutureWarning)
-            adapted: nn.Module = get_peft_model(network, config)  # type: ignore[arg-type]
+            adapted: nn.Module = get_peft_model(network, config)
     except ValueError as error:
         raise UserError(
             "spec.policy.lora.targetModules",

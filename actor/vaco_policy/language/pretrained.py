@@ -54,7 +54,7 @@ class Pretrained:
             raise missing_library("transformers", error) from error
         # Otherwise a hub's robot is asked to convert pickles.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.name = policy.model
         self._directory = _directory(policy.model)
         self._revision = policy.revision
@@ -87,19 +87,19 @@ class Pretrained:
         """
         from transformers import AutoModelForCausalLM
 
+        models: Any = AutoModelForCausalLM
         options = {"dtype": dtype, "attn_implementation": attention}
         if not weights:
-            return self._checked(
+            made: nn.Module = self._checked(
                 "network",
-                lambda: AutoModelForCausalLM.from_config(
-                    self.config, trust_remote_code=self._trusted, **options
-                ),
+                lambda: models.from_config(self.config, trust_remote_code=self._trusted, **options),
             )
+            return made
         if self._directory is not None:
             _check_weights(self._directory)
         network: nn.Module = self._load(
             "weights",
-            AutoModelForCausalLM.from_pretrained,
+            models.from_pretrained,
             config=self.config,
             use_safetensors=True,
             **options,
