@@ -1,0 +1,1 @@
+"""Completions: sampled from a language model, rewarded, and sent in groups."""

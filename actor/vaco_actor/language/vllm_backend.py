@@ -1,0 +1,123 @@
+"""Completions sampled by vLLM, on a GPU.
+
+It was written by vLLM's documentation and has not run on the machines vaco is developed on, which
+have no GPU. Its limits:
+
+- The engine runs in the actor's own process and on one GPU; weights are handed over there.
+- `policy.model` only, with all its weights: neither `tiny` nor `lora`.
+- Weights change between batches of prompts: no `weightsChange: inFlight`.
+- A batch that has begun is completed, also when the actor is told to stop: `actors.drainSeconds`
+  must be longer than that takes.
+- Probabilities are vLLM's own, of the bent distribution. Its kernels are not the learner's, and
+  the difference is in the learner's mismatch statistics.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from vaco.errors import UserError
+from vaco.job import LanguageParts
+from vaco_policy.language.model import LanguageModel
+
+from vaco_actor.language.generate import Completion, Hooks, Tokens
+
+_BACKEND = "spec.sampling.backend"
+
+
+class VllmBackend:
+    """Implements `vaco_actor.language.generate.Backend`; see the module for its limits.
+
+    Args:
+        parts: of the job.
+        model: whose weights are handed over whenever their version has changed.
+        seed: of the tokens.
+
+    Raises:
+        UserError: vLLM is not installed, or the job asks for what is beyond the limits.
+
+    """
+
+    def __init__(self, parts: LanguageParts, model: LanguageModel, seed: int) -> None:
+        policy, sampling, task = parts.policy, parts.sampling, parts.task
+        if policy.model is None or policy.lora is not None:
+            raise UserError(
+                _BACKEND,
+                "vllm, with `tiny` or `lora`",
+                "Use transformers, or `policy.model` alone.",
+            )
+        if sampling.weights_change == "inFlight":
+            raise UserError(
+                "spec.sampling.weightsChange",
+                "inFlight, which vllm does not do here",
+                "Use betweenGroups, or `backend: transformers`.",
+            )
+        # Only in our own process can weights be handed over without pickles.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        try:
+            import vllm
+        except ImportError as error:
+            raise UserError(
+                _BACKEND, f"vllm, which is not installed ({error})", "Install it on the actors."
+            ) from error
+        self._vllm: Any = vllm
+        self._model = model
+        self._sampling = sampling
+        self._max_tokens = task.max_completion_tokens
+        self._given: int | None = None
+        self._engine: Any = vllm.LLM(
+            model=policy.model,
+            revision=policy.revision,
+            trust_remote_code=policy.trust_remote_code,
+            max_model_len=task.max_prompt_tokens + task.max_completion_tokens,
+            logprobs_mode="processed_logprobs",
+            seed=seed % 2**31,
+        )
+
+    def complete(
+        self, prompts: Sequence[Tokens], copies: int, hooks: Hooks, *, greedy: bool = False
+    ) -> list[list[Completion]]:
+        """Return `copies` completions of each prompt; see `Backend`."""
+        version = hooks.version()
+        if version != self._given:
+            self._hand_over()
+            self._given = version
+        sampling = self._sampling
+        parameters = self._vllm.SamplingParams(
+            n=copies,
+            temperature=0.0 if greedy else sampling.temperature,
+            top_p=1.0 if greedy else sampling.top_p,
+            top_k=0 if greedy else sampling.top_k,
+            max_tokens=self._max_tokens,
+            stop_token_ids=list(self._model.end_tokens),
+            logprobs=0,
+        )
+        asked = [self._vllm.TokensPrompt(prompt_token_ids=prompt.tolist()) for prompt in prompts]
+        answered = self._engine.generate(asked, parameters, use_tqdm=False)
+        hooks.stepped()
+        return [[_completion(each, version) for each in request.outputs] for request in answered]
+
+    def _hand_over(self) -> None:
+        weights = list(self._model.published.state_dict().items())
+
+        def load(worker: Any) -> None:
+            worker.model_runner.model.load_weights(iter(weights))
+
+        self._engine.collective_rpc(load)
+        self._engine.reset_prefix_cache()
+
+
+def _completion(output: Any, version: int) -> Completion:
+    tokens = np.asarray(output.token_ids, np.int32)
+    logp = [
+        step[token].logprob for step, token in zip(output.logprobs, tokens.tolist(), strict=True)
+    ]
+    return Completion(
+        tokens=tokens,
+        logp=np.minimum(np.asarray(logp, np.float32), 0),
+        versions=np.full(len(tokens), version, np.int64),
+        finished=output.finish_reason == "stop",
+    )
