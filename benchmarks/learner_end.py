@@ -29,6 +29,7 @@ from vaco.v1 import trajectory_pb2 as pb
 from vaco_learner.admission import Admission
 from vaco_learner.batch import collate
 from vaco_learner.buffer import FragmentBuffer
+from vaco_learner.contract_gate import ContractGate
 from vaco_learner.control import Control
 from vaco_learner.credits import Capacity
 from vaco_learner.evaluation_desk import EvaluationOutcome
@@ -38,7 +39,6 @@ from vaco_learner.ledger import Ledger
 from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.progress import Progress
 from vaco_learner.roster import Roster
-from vaco_learner.spaces_gate import SpacesGate
 
 from benchmarks.fragments import JOB, Case
 
@@ -72,7 +72,9 @@ async def _serve(case: Case, control: Connection) -> None:
     admission = Admission(
         JOB, case.spec(), lineage, lambda: _NEWEST_VERSION, Ledger(), Roster(), buffer
     )
-    servicer = TrajectoryServicer(JOB, SpacesGate(case.spaces), hub, Progress(), Control())
+    servicer = TrajectoryServicer(
+        JOB, ContractGate(case.spaces.to_json()), hub, Progress(), Control()
+    )
     server = aio.server(options=server_options())
     add_trajectory_servicer(servicer, server)
     _add(server, RAW_METHOD, _raw)
