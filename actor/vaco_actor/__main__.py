@@ -70,9 +70,16 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _probe(options: argparse.Namespace) -> int:
     from vaco.job import load_job
 
-    from vaco_actor.environments import probe_spaces
+    job = load_job(options.job)
+    if job.spec.is_language:
+        from vaco_actor.language.prepare import prepare
 
-    sys.stdout.write(probe_spaces(load_job(options.job).spec.control.task).to_json() + "\n")
+        contract = prepare(job).model.contract()
+    else:
+        from vaco_actor.environments import probe_spaces
+
+        contract = probe_spaces(job.spec.control.task).to_json()
+    sys.stdout.write(f"{contract}\n")
     return EXIT_OK
 
 
@@ -100,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--episodes", type=_positive, help="default: spec.evaluation's, or 10")
     evaluate.add_argument("--video", type=Path, help="film of one more episode, .mp4 or .gif")
     evaluate.add_argument("--json", action="store_true", help="print one JSON document")
-    probe = commands.add_parser("probe", help="print the spaces of a job's environment as JSON")
+    probe = commands.add_parser(
+        "probe", help="print a job's spaces, or its language model, as JSON"
+    )
     probe.add_argument("--job", type=Path, required=True, help="manifest")
     return parser
 

@@ -7,22 +7,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from vaco.completions import CompletionGroup
-from vaco.errors import UserError
-from vaco.framing import MAX_FRAGMENT_BYTES
 from vaco.identity import FragmentId
 from vaco.job import LanguageParts, VACOJob
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.weights import Weights
-from vaco_policy.language.model import LanguageModel, build
-from vaco_policy.language.problems import EncodedProblem, encode_prompts, load_problems
+from vaco_policy.language.model import LanguageModel
+from vaco_policy.language.problems import EncodedProblem
 from vaco_policy.parameters import load_payload, payload_bound
 from vaco_policy.seeding import derive
 
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.language.generate import Backend, Completion, Hooks, TransformersBackend
-from vaco_actor.language.rewards import Reward
+from vaco_actor.language.prepare import prepare
 from vaco_actor.mailbox import Mailbox
 
 
@@ -48,24 +45,17 @@ class LanguageProducer:
         stepped: Callable[[], None],
     ) -> None:
         parts = job.spec.language
-        _check_size(parts)
         seed = derive(job.spec.seed, "actor", identity.index, identity.incarnation)
         self._identity = identity
         self._job_uid = job.metadata.uid or ""
         self._sampling = parts.sampling
         self._mailbox = mailbox
         self._stepped = stepped
-        self._reward = Reward(parts.task)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = build(parts, job.spec.seed, pretrained=False).to(device)
+        ready = prepare(job)
+        self._model, self._reward, self._held_out = ready.model, ready.reward, ready.held_out
+        self._problems = _endless(ready.training, derive(seed, "problems"))
         self._contract = self._model.contract()
         mailbox.max_bytes = payload_bound(self._model.published)
-        training = encode_prompts(load_problems(parts.task, "train"), parts.task, self._model)
-        self._problems = _endless(training, derive(seed, "problems"))
-        self._held_out: list[EncodedProblem] = []
-        if job.spec.evaluation is not None:
-            problems = load_problems(parts.task, "heldOut")
-            self._held_out = encode_prompts(problems, parts.task, self._model)
         self._backend = _backend(parts, self._model, derive(seed, "tokens"))
         self._prompts = _prompts_at_once(job)
         self._loaded: Weights | None = None
@@ -234,16 +224,3 @@ def _prompts_at_once(job: VACOJob) -> int:
         return sampling.prompts
     groups = math.ceil(job.spec.learner.batch_size / sampling.group_size)
     return max(count for count in range(1, sampling.prompts + 1) if groups % count == 0)
-
-
-def _check_size(parts: LanguageParts) -> None:
-    """Refuse groups that would be too large for the wire, before any is made."""
-    task, count = parts.task, parts.sampling.group_size
-    size = 4 * task.max_prompt_tokens + count * (16 * task.max_completion_tokens + 9)
-    if size > MAX_FRAGMENT_BYTES:
-        raise UserError(
-            "spec.sampling.groupSize",
-            f"{count} completions of up to {task.max_completion_tokens} tokens take {size} bytes, "
-            f"over {MAX_FRAGMENT_BYTES}",
-            "Lower it, or `task.maxCompletionTokens`.",
-        )

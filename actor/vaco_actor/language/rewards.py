@@ -39,6 +39,8 @@ class Reward:
 
     def __init__(self, task: LanguageModelTask) -> None:
         self._bound = task.reward_bound
+        self._name: str
+        self._score: Score
         match task.reward:
             case MathReward():
                 self._name, self._score = "math", _math
@@ -100,7 +102,7 @@ def _math(_problem: str, completion: str, answer: str) -> float:
 
 
 def _regex(pattern: str) -> Score:
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     try:
         compiled = regex.compile(pattern)

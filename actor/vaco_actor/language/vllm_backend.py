@@ -14,6 +14,7 @@ have no GPU. Its limits:
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -58,12 +59,12 @@ class VllmBackend:
         # Only in our own process can weights be handed over without pickles.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
-            import vllm
+            vllm: Any = importlib.import_module("vllm")
         except ImportError as error:
             raise UserError(
                 _BACKEND, f"vllm, which is not installed ({error})", "Install it on the actors."
             ) from error
-        self._vllm: Any = vllm
+        self._vllm = vllm
         self._model = model
         self._sampling = sampling
         self._max_tokens = task.max_completion_tokens

@@ -21,7 +21,7 @@ def make(data: ArithmeticData) -> tuple[list[Problem], list[Problem]]:
     """
     wanted = data.problems + data.held_out
     numbers = 10**data.digits
-    operators = sorted(set(data.operators))
+    operators: list[str] = sorted(set(data.operators))
     different = numbers**data.terms * len(operators) ** (data.terms - 1)
     if wanted > different:
         raise UserError(

@@ -38,7 +38,7 @@ def _read(data: HubData, split: str, path: str) -> list[Problem]:
 
 def _load(data: HubData, split: str, path: str) -> Any:
     try:
-        import datasets
+        import datasets  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError(
             "spec.task.data.type",
