@@ -1,5 +1,6 @@
 """A film of one episode: what the environment draws, or else what the policy sees of it."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def record(task: GymnasiumTask, policy: Policy, seed: int, path: Path) -> None:
     """
     if path.suffix not in (".mp4", ".gif"):
         raise UserError("--video", f"'{path}' is neither .mp4 nor .gif", "Name one of these.")
+    _draw_off_screen()
     drawn = draws(task)
     environment = make_vector_env(task, 1, seed, render=drawn)
     if drawn and environment.spaces != policy.spaces:
@@ -50,6 +52,15 @@ def record(task: GymnasiumTask, policy: Policy, seed: int, path: Path) -> None:
             threading.Event(),
             lambda seen: write(environment.render() if drawn else _screen(seen)),
         )
+
+
+def _draw_off_screen() -> None:
+    """Keep SDL, by which most environments draw, from looking for a display and a sound card.
+
+    It would complain where there are none, or open a window. Whoever sets a driver keeps it.
+    """
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+        os.environ.setdefault(driver, "dummy")
 
 
 def _screen(observations: Observations) -> Picture:

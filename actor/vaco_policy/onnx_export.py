@@ -6,8 +6,12 @@ core's state as `core.NAME`, float32 [N, H], zeroed by the caller where an episo
 and `next_core.NAME`. N is free.
 """
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -24,6 +28,8 @@ _TRACED_ROWS = 3
 _CHECKED_ROWS = 5
 _TOLERANCE = 1e-4
 _FLOOR = -30.0
+_REGISTRY: Final = "torch.onnx._internal.exporter._registration"
+"""Logger of the exporter's table of operators."""
 
 
 class _Actor(nn.Module):
@@ -64,9 +70,24 @@ def write_onnx(policy: Policy, directory: Path) -> Path:
     return path
 
 
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Have the exporter not warn that operators of torchvision, which we never use, are absent."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger = logging.getLogger(_REGISTRY)
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+
+
 def _trace(actor: _Actor) -> onnx.ModelProto:
     rows = torch.export.Dim("N")
-    with warnings.catch_warnings():
+    with _without_torchvision(), warnings.catch_warnings():
         # torch's exporter warns about its own parts.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -1,5 +1,7 @@
 """The exported graph computes what the policy computes, by onnx's reference implementation."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,25 @@ def test_an_image_policy_with_gaussian_actions_can_be_written(tmp_path: Path) ->
     path = onnx_export.write_onnx(policy, tmp_path)
     names = [each.name for each in onnx.load(str(path)).graph.output]
     assert names == ["action", "mean", "log_std"]
+
+
+def test_writing_says_nothing_of_what_is_not_needed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from vaco.job import ActorCriticPolicy; "
+        "from vaco_policy.onnx_export import write_onnx; from vaco_policy.policy import Policy; "
+        "from vaco_policy.spaces import Box, Discrete, Spaces; "
+        "policy = Policy(ActorCriticPolicy(), Spaces({'observation': Box((4,))}, Discrete(2))); "
+        "write_onnx(policy, Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    graph = onnx.load(str(tmp_path / onnx_export.GRAPH)).graph
+    shapes = {
+        each.name: [size.dim_param or size.dim_value for size in each.type.tensor_type.shape.dim]
+        for each in (*graph.input, *graph.output)
+    }
+    assert shapes == {"observation": ["N", 4], "action": ["N"], "log_probs": ["N", 2]}
 
 
 def test_a_graph_that_computes_something_else_is_not_written(

@@ -1,7 +1,10 @@
 """Whole episodes with a policy's most probable actions: figures and films of them."""
 
 import json
+import os
 import statistics
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +202,23 @@ def test_a_film_shows_what_the_environment_draws(tmp_path: Path, suffix: str) ->
     merged = 0 if suffix == ".mp4" else 3
     assert played.lengths[0] - merged <= len(frames) <= played.lengths[0]
     assert (frames[0] != frames[-1]).any()
+
+
+def test_filming_says_nothing_of_displays_that_there_are_not(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from vaco.job import *; "
+        "from vaco_actor.video import record; from vaco_actor.environments import probe_spaces; "
+        "from vaco_policy.policy import Policy; task = GymnasiumTask(environment='CartPole-v1'); "
+        "policy = Policy(ActorCriticPolicy(), probe_spaces(task)); "
+        "record(task, policy, 0, Path(sys.argv[1]))"
+    )
+    desktop = ("XDG_RUNTIME_DIR", "DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    environ = {name: value for name, value in os.environ.items() if name not in desktop}
+    film = tmp_path / "pole.gif"
+    command = [sys.executable, "-c", code, str(film)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert film.exists()
 
 
 @pytest.mark.parametrize(
