@@ -159,7 +159,7 @@ class Learner:
             None if job.spec.is_language else canonical_spaces,
         )
         self._ledger = Ledger(state.counts if state is not None else None)
-        self._progress = Progress()
+        self._progress = Progress(of_language=job.spec.is_language)
         self._returns = earlier_returns(self._beginning, self._job.spec.stop)
         note_beginning(self._beginning, self._returns, self._progress)
         self._outcomes: deque[EvaluationOutcome] = deque(maxlen=64)

@@ -33,7 +33,9 @@ class EvaluationOutcome:
         episodes: how many were played.
         return_mean: over the episodes.
         return_std: over the episodes (of the population).
-        length_mean: steps.
+        length_mean: steps, or tokens.
+        accuracy: share of episodes with a return of at least 1: right answers, where the task is a
+            language model's.
 
     """
 
@@ -43,6 +45,7 @@ class EvaluationOutcome:
     return_mean: float
     return_std: float
     length_mean: float
+    accuracy: float = 0.0
 
 
 @dataclass(slots=True)
@@ -121,6 +124,7 @@ class EvaluationDesk:
                 return_mean=statistics.fmean(returns),
                 return_std=statistics.pstdev(returns),
                 length_mean=statistics.fmean(lengths),
+                accuracy=sum(each >= 1 for each in returns) / len(returns),
             )
         )
 

@@ -106,7 +106,7 @@ class TrainingLoop:
         self._warm = False
         self._waiting_since = time.monotonic()
         self._next_checkpoint = 0.0
-        self._next_evaluation = self._evaluation_after(around.ledger.counts().trained)
+        self._next_evaluation = self._first_evaluation()
 
     def run(self) -> str:
         """Publish the weights it begins with and train; return which stop condition holds.
@@ -120,6 +120,7 @@ class TrainingLoop:
         self._around.pulse.beat()
         self._publish()
         self.checkpoint()
+        self._evaluate_when_due()
         self._waiting_since = time.monotonic()
         while (reason := self._stop_reason()) is None:
             self._around.pulse.beat()
@@ -186,6 +187,7 @@ class TrainingLoop:
             returns=tuple(self._returns.returns()),
             train_seconds=view.train_seconds,
             evaluation=view.evaluation,
+            accuracy=view.accuracy,
             trainer=trainer.document,
         )
         optimizer = safetensors.torch.save(trainer.optimizer)
@@ -336,6 +338,12 @@ class TrainingLoop:
         self._next_evaluation = self._evaluation_after(env_steps)
         self._around.server.evaluate(evaluation.episodes, evaluation.seed, env_steps)
 
+    def _first_evaluation(self) -> int:
+        """Return at how many samples: a language model is also seen before it has trained."""
+        if self._spec.is_language and self._around.progress.view().accuracy is None:
+            return 0
+        return self._evaluation_after(self._around.ledger.counts().trained)
+
     def _evaluation_after(self, env_steps: int) -> int:
         evaluation = self._spec.evaluation
         if evaluation is None:
@@ -349,6 +357,8 @@ class TrainingLoop:
             event = {"event": "evaluation", "time": time.time(), **asdict(outcome)}
             self._around.journal.write(event)
             scalars = {"evaluation/return_mean": outcome.return_mean}
+            if self._spec.is_language:
+                scalars["evaluation/accuracy"] = outcome.accuracy
             self._around.board.write(scalars, outcome.env_steps)
 
 

@@ -56,6 +56,19 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Shares of held-out problems that were answered right: by the first evaluation, and since."""
+
+    initial: float
+    best: float
+    latest: float
+
+    def then(self, latest: float) -> "Accuracy":
+        """Take in another evaluation."""
+        return Accuracy(self.initial, max(self.best, latest), latest)
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything at one moment."""
 
@@ -65,6 +78,7 @@ class View:
     standing: Standing
     checkpoint_version: int
     evaluation: EvaluationOutcome | None
+    accuracy: Accuracy | None
     train_seconds: float
     uptime_seconds: float
     signals_age: float
@@ -75,11 +89,16 @@ class Progress:
 
     Args:
         clock: monotonic seconds.
+        of_language: whether evaluations have right and wrong answers.
 
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, of_language: bool = False
+    ) -> None:
         self._clock = clock
+        self._of_language = of_language
+        self._accuracy: Accuracy | None = None
         self._lock = threading.Lock()
         self._started = clock()
         self._phase = LearnerPhase.STARTING
@@ -98,6 +117,7 @@ class Progress:
         standing: Standing,
         train_seconds: float,
         evaluation: EvaluationOutcome | None,
+        accuracy: Accuracy | None,
     ) -> None:
         """Note where this learner begins."""
         with self._lock:
@@ -105,6 +125,7 @@ class Progress:
             self._standing = standing
             self._earlier_seconds = train_seconds
             self._evaluation = evaluation
+            self._accuracy = accuracy
 
     def fragment_admitted(self) -> None:
         """Note that a fragment came in; with the first one training begins."""
@@ -130,6 +151,10 @@ class Progress:
         """Note an evaluation."""
         with self._lock:
             self._evaluation = outcome
+            if self._of_language:
+                now = outcome.accuracy
+                before = self._accuracy or Accuracy(now, now, now)
+                self._accuracy = before.then(now)
 
     def waits(self, why: str) -> None:
         """Note what training waits for, other than fragments; empty: for nothing."""
@@ -158,6 +183,7 @@ class Progress:
                 standing=self._standing,
                 checkpoint_version=self._checkpoint_version,
                 evaluation=self._evaluation,
+                accuracy=self._accuracy,
                 train_seconds=self.train_seconds(),
                 uptime_seconds=now - self._started,
                 signals_age=now - (self._started if self._measured is None else self._measured),

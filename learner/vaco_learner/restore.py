@@ -87,9 +87,9 @@ def note_beginning(beginning: Beginning, returns: ReturnWindow, progress: Progre
     )
     incarnation, state = beginning.lineage.current.number, beginning.state
     if beginning.checkpoint is None or state is None:
-        progress.restored(incarnation, standing, 0.0, None)
+        progress.restored(incarnation, standing, 0.0, None, None)
         return
-    progress.restored(incarnation, standing, state.train_seconds, state.evaluation)
+    progress.restored(incarnation, standing, state.train_seconds, state.evaluation, state.accuracy)
     progress.checkpointed(beginning.checkpoint.version)
 
 

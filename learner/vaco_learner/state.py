@@ -14,6 +14,7 @@ from vaco_learner.deliveries import DeliveryRecord
 from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.ledger import LedgerCounts, LedgerError
 from vaco_learner.lineage import Incarnation, Lineage
+from vaco_learner.progress import Accuracy
 from vaco_learner.roster import ActorRecord
 
 
@@ -31,6 +32,7 @@ class LearnerState:
         returns: of the last of them, oldest first.
         train_seconds: so far.
         evaluation: the most recent one.
+        accuracy: of all of them; None: the task has no right answers, or none was asked for yet.
         trainer: the trainer's own document.
 
     """
@@ -44,6 +46,7 @@ class LearnerState:
     returns: tuple[float, ...]
     train_seconds: float
     evaluation: EvaluationOutcome | None
+    accuracy: Accuracy | None
     trainer: Mapping[str, Any]
 
     def to_document(self) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class LearnerState:
             "returns": list(self.returns),
             "trainSeconds": self.train_seconds,
             "evaluation": None if self.evaluation is None else asdict(self.evaluation),
+            "accuracy": None if self.accuracy is None else asdict(self.accuracy),
             "trainer": dict(self.trainer),
         }
 
@@ -71,7 +75,7 @@ class LearnerState:
 
         """
         try:
-            evaluation = document["evaluation"]
+            evaluation, accuracy = document["evaluation"], document["accuracy"]
             return cls(
                 version=int(document["version"]),
                 lineage=Lineage(tuple(Incarnation(**life) for life in document["lineage"])),
@@ -82,6 +86,7 @@ class LearnerState:
                 returns=tuple(map(float, document["returns"])),
                 train_seconds=float(document["trainSeconds"]),
                 evaluation=None if evaluation is None else EvaluationOutcome(**evaluation),
+                accuracy=None if accuracy is None else Accuracy(**accuracy),
                 trainer=document["trainer"],
             )
         except (KeyError, TypeError, ValueError, LedgerError) as error:

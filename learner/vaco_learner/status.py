@@ -118,6 +118,10 @@ def _progress_message(view: View, counts: LedgerCounts, supply: float) -> pb.Get
         response.evaluation.episodes = view.evaluation.episodes
         response.evaluation.return_mean = view.evaluation.return_mean
         response.evaluation.return_std = view.evaluation.return_std
+    if view.accuracy is not None:
+        response.accuracy.initial = view.accuracy.initial
+        response.accuracy.best = view.accuracy.best
+        response.accuracy.latest = view.accuracy.latest
     return response
 
 

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 from vaco.job import (
+    AccuracyStatus,
     ActorsStatus,
     Condition,
     ConditionType,
@@ -214,6 +215,7 @@ def _training(before: VACOJobStatus, learner: pb.GetStatusResponse) -> VACOJobSt
                 **{name: getattr(ledger, name) for name in LedgerStatus.model_fields}
             ),
             "evaluation": _evaluation(learner) or before.evaluation,
+            "accuracy": _accuracy(learner) or before.accuracy,
         }
     )
 
@@ -228,6 +230,13 @@ def _evaluation(learner: pb.GetStatusResponse) -> EvaluationStatus | None:
         return_mean=learner.evaluation.return_mean,
         return_std=learner.evaluation.return_std,
     )
+
+
+def _accuracy(learner: pb.GetStatusResponse) -> AccuracyStatus | None:
+    if not learner.HasField("accuracy"):
+        return None
+    told = learner.accuracy
+    return AccuracyStatus(initial=told.initial, best=told.best, latest=told.latest)
 
 
 def _finite(value: float) -> float | None:

@@ -105,7 +105,8 @@ class Fragment:
     @property
     def acted(self) -> Array:
         """int64 [T]: each entry of `versions` stands for the valid steps beside each other."""
-        return self.valid.sum(axis=1, dtype=np.int64)
+        counts: Array = self.valid.sum(axis=1, dtype=np.int64)
+        return counts
 
     @property
     def min_version(self) -> int:

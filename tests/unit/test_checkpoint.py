@@ -21,6 +21,7 @@ from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.ledger import LedgerCounts
 from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.restore import begin
+from vaco_learner.progress import Accuracy
 from vaco_learner.roster import ActorRecord
 from vaco_learner.state import LearnerState
 from vaco_policy.spaces import Box, Discrete, Spaces
@@ -44,12 +45,13 @@ def state(version: int) -> LearnerState:
         lineage=Lineage((Incarnation(1, 0, 0), Incarnation(2, 1, 2))),
         counts=LedgerCounts(received=9, trained=4, stale=3, duplicate=2, filtered=1),
         actors=(ActorRecord("actor-0", 3, DeliveryRecord(17, (11, 15)), 100, 90),),
-        spaces=Spaces({"observation": Box((4,))}, Discrete(2)),
+        contract=Spaces({"observation": Box((4,))}, Discrete(2)).to_json(),
         episodes=12,
         returns=(1.5, -2.0),
         train_seconds=3.25,
-        evaluation=EvaluationOutcome(4, 400, 10, 5.0, 1.0, 20.0),
-        updater={"updates": version},
+        evaluation=EvaluationOutcome(4, 400, 10, 5.0, 1.0, 20.0, 0.25),
+        accuracy=Accuracy(0.25, 0.75, 0.5),
+        trainer={"updates": version},
     )
 
 

@@ -36,8 +36,7 @@ def transition_rules(part: Node, path: tuple[str, ...] = ()) -> Iterator[Validat
     for member in members(part):
         here = (*path, member.name)
         there = member.required or member.has_default or member.name == part.tag
-        opaque = _is_opaque(member.node)
-        field = Field(here, not there, opaque, "" if there else member.meant(part))
+        field = Field(here, not there, member.opaque, "" if there else member.meant(part))
         if (member.node.fields or member.node.variants) and there:
             yield from transition_rules(member.node, here)
         else:
@@ -56,8 +55,3 @@ def _rule(field: Field, unchanged: str) -> Iterator[Validation]:
         yield validation(
             f"{_GUARD[when]}{unchanged}", field.path, _TOLD[when], "FieldValueForbidden"
         )
-
-
-def _is_opaque(node: Node) -> bool:
-    value = node.value
-    return value is not None and "type" not in value.bare

@@ -39,6 +39,12 @@ class Member:
         return self.entries[0].node
 
     @property
+    def opaque(self) -> bool:
+        """Whether CEL cannot see it, because anything may be below it."""
+        value = self.node.value
+        return value is not None and "type" not in value.bare
+
+    @property
     def required(self) -> bool:
         """Whether it must be given."""
         return self.everywhere and self.entries[0].default == "required"
@@ -87,10 +93,13 @@ def rules_of(part: Node) -> Iterator[Validation]:
     if tag is None:
         return
     for name, variant in part.variants.items():
+        # The server judges the default of the part as well, which is empty: the first variant.
+        first = name == next(iter(part.variants))
+        unsaid = f"has(self.{tag}) &&" if first else f"!has(self.{tag}) ||"
         for rule in variant.bare.get(RULES, ()):
-            yield _written(rule, f"self.{tag} != '{name}' || ")
+            yield _written(rule, f"{unsaid} self.{tag} != '{name}' || ")
     for member in members(part):
-        if member.everywhere:
+        if member.everywhere or member.opaque:
             continue
         needing = [tag for tag in member.owners if member.name in part.variants[tag].required]
         if needing:

@@ -131,9 +131,7 @@ RewardSpec = Annotated[
 def _has_a_place_for_the_problem(task: "LanguageModelTask") -> Broken | None:
     if PROMPT in task.prompt_template:
         return None
-    return Broken(
-        f"{task.prompt_template!r} has no place for the problem", f"Put {PROMPT} where it goes."
-    )
+    return Broken("it has no place for the problem", "Put the word prompt in braces where it goes.")
 
 
 class LanguageModelTask(Part):
@@ -199,7 +197,7 @@ class LanguageModelTask(Part):
             _has_a_place_for_the_problem,
             Cel(
                 "!has(self.promptTemplate) || self.promptTemplate.contains('{prompt}')",
-                "it has no place for the problem. Put '{prompt}' where it goes.",
+                "it has no place for the problem. Put the word prompt in braces where it goes.",
             ),
         ),
     )

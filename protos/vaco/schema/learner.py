@@ -85,13 +85,15 @@ class StorageSpec(Part):
     )
 
 
-def _path_goes_with_files(transport: "WeightsTransport") -> Broken | None:
-    if (transport.path is not None) == (transport.type == "filesystem"):
+def _files_have_a_path(transport: "WeightsTransport") -> Broken | None:
+    if transport.type != "filesystem" or transport.path is not None:
         return None
-    if transport.path is None:
-        return Broken(
-            "missing", "Name a directory that all pods mount, or a URL that fsspec knows."
-        )
+    return Broken("missing", "Name a directory that all pods mount, or a URL that fsspec knows.")
+
+
+def _the_stream_has_no_path(transport: "WeightsTransport") -> Broken | None:
+    if transport.type != "stream" or transport.path is None:
+        return None
     return Broken(
         "the weights go by the stream", "Leave out `path`, or set `type` to `filesystem`."
     )
@@ -118,10 +120,19 @@ class WeightsTransport(Part):
         Rule(
             ("type", "path"),
             ("path",),
-            _path_goes_with_files,
+            _files_have_a_path,
             Cel(
-                "(self.type == 'filesystem') == has(self.path)",
-                "`path` goes with the type `filesystem`, and only with that one.",
+                "!has(self.type) || self.type != 'filesystem' || has(self.path)",
+                "missing. Name a directory that all pods mount, or a URL that fsspec knows.",
+            ),
+        ),
+        Rule(
+            ("type", "path"),
+            ("path",),
+            _the_stream_has_no_path,
+            Cel(
+                "has(self.type) && self.type != 'stream' || !has(self.path)",
+                "the weights go by the stream. Leave out `path`, or set `type` to `filesystem`.",
             ),
         ),
     )

@@ -133,6 +133,7 @@ _SEQUENCES = (
 )
 
 _IS_LANGUAGE = "self.task.type == 'languageModel'"
+_POLICY_IS_LANGUAGE = "self.policy.type == 'languageModel'"
 _ALGORITHM_IS_LANGUAGE = f"self.algorithm.name in {list(_LANGUAGE_NAMES)}"
 _GROUP = "(has(self.sampling) ? self.sampling.groupSize : 8)"
 _BUFFER = "self.learner.batchSize * self.learner.bufferBatches"
@@ -143,7 +144,7 @@ SPEC_RULES = (
         ("policy", "type"),
         _policy_is_of_the_task,
         Cel(
-            f"({_IS_LANGUAGE}) == (self.policy.type == 'languageModel')",
+            f"({_IS_LANGUAGE}) == ({_POLICY_IS_LANGUAGE})",
             "a task of type {self.task.type} has no policy of type {self.policy.type}. "
             f"Set `spec.policy.type` to {{{_IS_LANGUAGE} ? 'languageModel' : 'actorCritic'}}.",
         ),
@@ -174,7 +175,7 @@ SPEC_RULES = (
         ("sampling", "groupSize"),
         _a_group_fits_the_buffer,
         Cel(
-            f"!({_IS_LANGUAGE}) || {_GROUP} <= {_BUFFER}",
+            f"!({_POLICY_IS_LANGUAGE}) || {_GROUP} <= {_BUFFER}",
             f"one group has {{{_GROUP}}} completions, but the learner's buffer holds "
             f"{{{_BUFFER}}}. Lower `groupSize`, or raise `spec.learner.batchSize`.",
         ),
@@ -226,8 +227,8 @@ SPEC_RULES = (
         ("rollout",),
         _a_fragment_fits_the_buffer,
         Cel(
-            f"{_IS_LANGUAGE} || self.rollout.environmentsPerActor * self.rollout.fragmentLength "
-            f"<= {_BUFFER}",
+            f"{_POLICY_IS_LANGUAGE} || self.rollout.environmentsPerActor "
+            f"* self.rollout.fragmentLength <= {_BUFFER}",
             "one fragment has {self.rollout.environmentsPerActor * self.rollout.fragmentLength} "
             "samples, but the learner's buffer holds "
             "{self.learner.batchSize * self.learner.bufferBatches}. "

@@ -96,8 +96,8 @@ class GymnasiumTask(Part):
             ("vectorisation",),
             _wrappable,
             Cel(
-                "size(self.wrappers) == 0 || !(self.vectorisation in ['vectorEntryPoint', "
-                "'envpool'])",
+                "!has(self.wrappers) || size(self.wrappers) == 0 || !has(self.vectorisation) || "
+                "!(self.vectorisation in ['vectorEntryPoint', 'envpool'])",
                 "{self.vectorisation} has no single environments that `wrappers` could go around. "
                 "Leave out `wrappers`, or choose auto, sync or async.",
             ),

@@ -91,6 +91,7 @@ class GetStatusResponse(_message.Message):
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_VERSION_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
     STUCK_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     phase: Global___LearnerPhase.ValueType
@@ -129,6 +130,10 @@ class GetStatusResponse(_message.Message):
     def actors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActorAccount]: ...
     @_builtins.property
     def evaluation(self) -> Global___Evaluation: ...
+    @_builtins.property
+    def accuracy(self) -> Global___Accuracy:
+        """where the task is a language model's"""
+
     def __init__(
         self,
         *,
@@ -154,12 +159,15 @@ class GetStatusResponse(_message.Message):
         uptime_seconds: _builtins.float = ...,
         checkpoint_version: _builtins.int = ...,
         metrics_address: _builtins.str = ...,
+        accuracy: Global___Accuracy | None = ...,
         stuck: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "lag", b"lag", "ledger", b"ledger", "return_mean", b"return_mean", "scaling", b"scaling", "tv", b"tv", "tv_threshold", b"tv_threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "accuracy", b"accuracy", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "lag", b"lag", "ledger", b"ledger", "return_mean", b"return_mean", "scaling", b"scaling", "tv", b"tv", "tv_threshold", b"tv_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "episodes", b"episodes", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "incarnation", b"incarnation", "job_uid", b"job_uid", "lag", b"lag", "ledger", b"ledger", "message", b"message", "metrics_address", b"metrics_address", "phase", b"phase", "return_episodes", b"return_episodes", "return_mean", b"return_mean", "scaling", b"scaling", "steps_per_second", b"steps_per_second", "stuck", b"stuck", "train_seconds", b"train_seconds", "tv", b"tv", "tv_threshold", b"tv_threshold", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_evaluation", b"_evaluation", "_filtered_share", b"_filtered_share", "_return_mean", b"_return_mean", "_tv", b"_tv", "_tv_threshold", b"_tv_threshold", "accuracy", b"accuracy", "actors", b"actors", "checkpoint_version", b"checkpoint_version", "env_steps", b"env_steps", "episodes", b"episodes", "evaluation", b"evaluation", "filtered_share", b"filtered_share", "incarnation", b"incarnation", "job_uid", b"job_uid", "lag", b"lag", "ledger", b"ledger", "message", b"message", "metrics_address", b"metrics_address", "phase", b"phase", "return_episodes", b"return_episodes", "return_mean", b"return_mean", "scaling", b"scaling", "steps_per_second", b"steps_per_second", "stuck", b"stuck", "train_seconds", b"train_seconds", "tv", b"tv", "tv_threshold", b"tv_threshold", "uptime_seconds", b"uptime_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
     _WhichOneofReturnType__evaluation: _TypeAlias = _typing.Literal["evaluation"]  # noqa: Y015
     _WhichOneofArgType__evaluation: _TypeAlias = _typing.Literal["_evaluation", b"_evaluation"]  # noqa: Y015
     _WhichOneofReturnType__filtered_share: _TypeAlias = _typing.Literal["filtered_share"]  # noqa: Y015
@@ -170,6 +178,8 @@ class GetStatusResponse(_message.Message):
     _WhichOneofArgType__tv: _TypeAlias = _typing.Literal["_tv", b"_tv"]  # noqa: Y015
     _WhichOneofReturnType__tv_threshold: _TypeAlias = _typing.Literal["tv_threshold"]  # noqa: Y015
     _WhichOneofArgType__tv_threshold: _TypeAlias = _typing.Literal["_tv_threshold", b"_tv_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__evaluation) -> _WhichOneofReturnType__evaluation | None: ...
     @_typing.overload
@@ -327,6 +337,33 @@ class ActorAccount(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActorAccount: _TypeAlias = ActorAccount  # noqa: Y015
+
+@_typing.final
+class Accuracy(_message.Message):
+    """Share of held-out problems that were answered right, by the evaluations so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INITIAL_FIELD_NUMBER: _builtins.int
+    BEST_FIELD_NUMBER: _builtins.int
+    LATEST_FIELD_NUMBER: _builtins.int
+    initial: _builtins.float
+    best: _builtins.float
+    latest: _builtins.float
+    def __init__(
+        self,
+        *,
+        initial: _builtins.float = ...,
+        best: _builtins.float = ...,
+        latest: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "initial", b"initial", "latest", b"latest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Accuracy: _TypeAlias = Accuracy  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
