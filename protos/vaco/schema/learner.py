@@ -171,7 +171,9 @@ class LearnerSpec(Part):
     )
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="Checkpoints.")
     precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="Number format of the learner's forward and backward passes."
+        default="fp32",
+        description="Number format of the networks' forward and backward passes over minibatches. "
+        "Weights, log-densities, ratios and losses stay fp32 in either.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the learner computes; `auto`: on a GPU if there is one."
