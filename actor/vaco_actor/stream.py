@@ -188,6 +188,9 @@ class TrajectoryStream:
             match response.WhichOneof("message"):
                 case "ack":
                     self._acknowledged(response.ack)
+                case "acks":
+                    for ack in response.acks.acks:
+                        self._acknowledged(ack)
                 case "credit_grant":
                     self._outbox.granted(response.credit_grant.credits)
                 case "evaluation_request":

@@ -136,11 +136,14 @@ class Hub:
 
     def acknowledge(self, settlements: Sequence[Settlement]) -> None:
         """Tell the actors their fragments' fates; one who is not connected will ask again."""
+        of_actor: dict[tuple[str, int], list[Settlement]] = {}
         for settlement in settlements:
-            session = self._sessions.get(settlement.actor_id)
-            if session is not None and session.incarnation == settlement.incarnation:
-                session.acknowledge(settlement)
+            key = settlement.actor_id, settlement.incarnation
+            of_actor.setdefault(key, []).append(settlement)
         for session in self._sessions.values():
+            told = of_actor.get((session.actor.actor_id, session.incarnation))
+            if told:
+                session.acknowledge(told)
             self._adjust_credits(session)
 
     def farewell(self) -> None:

@@ -177,7 +177,7 @@ class TrajectoryServicer:
                 settlement.fate.name.lower(),
                 settlement.reason,
             )
-        session.acknowledge(settlement)
+        session.acknowledge([settlement])
         if session.actor.rejections >= MAX_REJECTIONS:
             self._control.fail(
                 f"{settlement.actor_id}: {session.actor.rejections} fragments in a row were"

@@ -6,7 +6,7 @@ ends when the reader is through, the writer fails, or somebody calls `end`.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,8 @@ from vaco_learner.admission import Settlement
 from vaco_learner.roster import Actor
 
 MAX_OUTGOING: Final = 16_384
+MAX_TOLD_AT_ONCE: Final = 64
+"""Fates in one message; what a message costs is a system call at either end, and two wake-ups."""
 _COMPLAINTS: Final = 10
 _COMPLAINTS_THEN_EVERY: Final = 1000
 
@@ -129,18 +131,26 @@ class Session:
             grant = pb.CreditGrant(credits=granted)
             self._send(pb.StreamTrajectoriesResponse(credit_grant=grant))
 
-    def acknowledge(self, settlement: Settlement) -> None:
-        """Queue a fragment's fate."""
+    def acknowledge(self, settlements: Sequence[Settlement]) -> None:
+        """Queue fragments' fates, to be told in as few messages as may be."""
+        acks = [self._ack(settlement) for settlement in settlements]
+        for first in range(0, len(acks), MAX_TOLD_AT_ONCE):
+            told = acks[first : first + MAX_TOLD_AT_ONCE]
+            if len(told) == 1:
+                self._send(pb.StreamTrajectoriesResponse(ack=told[0]))
+            else:
+                self._send(pb.StreamTrajectoriesResponse(acks=pb.Acks(acks=told)))
+
+    def _ack(self, settlement: Settlement) -> pb.Ack:
         if settlement.sequence in self._unanswered:
             self._unanswered.remove(settlement.sequence)
             self._answered += 1
             self._allowed = max(self._allowed, self._answered + self.credits)
-        ack = pb.Ack(
+        return pb.Ack(
             sequence=settlement.sequence,
             fate=settlement.fate.value,
             reason=settlement.reason,
         )
-        self._send(pb.StreamTrajectoriesResponse(ack=ack))
 
     def request_evaluation(self, request: pb.EvaluationRequest) -> None:
         """Queue the wish for an evaluation."""

@@ -66,8 +66,10 @@ class Stream:
         return hello
 
     def ack(self, *sequences: int, fate: "pb.Fate.ValueType" = pb.FATE_TRAINED) -> None:
-        for sequence in sequences:
-            self.outbox.put(Response(ack=pb.Ack(sequence=sequence, fate=fate)))
+        """Tell the fates of several together, as the learner does."""
+        acks = [pb.Ack(sequence=sequence, fate=fate) for sequence in sequences]
+        alone = len(acks) == 1
+        self.outbox.put(Response(ack=acks[0]) if alone else Response(acks=pb.Acks(acks=acks)))
 
     def end(self, code: grpc.StatusCode | None = None, details: str = "") -> None:
         self.outbox.put(END if code is None else (code, details))

@@ -137,6 +137,7 @@ class Actor:
     def __init__(self, channel: grpc.Channel) -> None:
         self._requests: queue.Queue[pb.StreamTrajectoriesRequest | bytes | None] = queue.Queue()
         self._call = trajectory_stream(channel)(iter(self._requests.get, None), timeout=60)
+        self._acks: deque[pb.Ack] = deque()
 
     def hello(
         self,
@@ -175,11 +176,15 @@ class Actor:
         return response.welcome
 
     def receive_ack(self) -> tuple[int, "pb.Fate.ValueType"]:
-        response = self.receive()
-        while response.WhichOneof("message") == "credit_grant":
+        """The next fate, alone in its message or among others."""
+        if not self._acks:
             response = self.receive()
-        assert response.WhichOneof("message") == "ack", response
-        return response.ack.sequence, response.ack.fate
+            while response.WhichOneof("message") == "credit_grant":
+                response = self.receive()
+            assert response.WhichOneof("message") in ("ack", "acks"), response
+            self._acks.extend([response.ack] if response.HasField("ack") else response.acks.acks)
+        ack = self._acks.popleft()
+        return ack.sequence, ack.fate
 
     def refusal(self) -> tuple[grpc.StatusCode, str]:
         """How the server ended the stream; what it said before is skipped."""
@@ -401,6 +406,25 @@ def test_a_fragment_is_acknowledged_when_it_was_trained(bench: Bench) -> None:
     assert actor.receive_ack() == (1, pb.FATE_TRAINED)
     assert actor.receive_ack() == (2, pb.FATE_TRAINED)
     assert bench.ledger.counts() == LedgerCounts(received=8, trained=8)
+
+
+def test_the_fates_of_a_batch_are_told_together(bench: Bench) -> None:
+    """Each actor hears of its own, in one message."""
+    first, second = bench.actor(0), bench.actor(1)
+    for actor in (first, second):
+        actor.receive_welcome()
+    first.send_fragment(fragment(1), fragment(2))
+    eventually(lambda: len(bench.buffer) == 2)
+    second.send_fragment(fragment(1, actor=1))
+    bench.train(12)
+    told = first.receive()
+    while told.WhichOneof("message") == "credit_grant":
+        told = first.receive()
+    assert [(ack.sequence, ack.fate) for ack in told.acks.acks] == [
+        (1, pb.FATE_TRAINED),
+        (2, pb.FATE_TRAINED),
+    ]
+    assert second.receive_ack() == (1, pb.FATE_TRAINED)
 
 
 def test_a_fragment_can_come_in_frames(bench: Bench) -> None:

@@ -122,9 +122,10 @@ class ScriptedActor:
                 response = next(call)
                 if response.WhichOneof("message") == "farewell":
                     return
-                if response.WhichOneof("message") == "ack":
-                    self.unacknowledged.pop(response.ack.sequence, None)
-                    self.fates[response.ack.sequence] = response.ack.fate
+                alone = [response.ack] if response.HasField("ack") else []
+                for ack in (*alone, *response.acks.acks):
+                    self.unacknowledged.pop(ack.sequence, None)
+                    self.fates[ack.sequence] = ack.fate
         except grpc.RpcError:
             return
         finally:

@@ -138,6 +138,7 @@ class StreamTrajectoriesResponse(_message.Message):
     CREDIT_GRANT_FIELD_NUMBER: _builtins.int
     EVALUATION_REQUEST_FIELD_NUMBER: _builtins.int
     FAREWELL_FIELD_NUMBER: _builtins.int
+    ACKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -150,6 +151,10 @@ class StreamTrajectoriesResponse(_message.Message):
     def farewell(self) -> Global___Farewell:
         """answer to Goodbye: everything sent is in the learner's hands"""
 
+    @_builtins.property
+    def acks(self) -> Global___Acks:
+        """several that are told at once, such as those of one batch"""
+
     def __init__(
         self,
         *,
@@ -158,12 +163,13 @@ class StreamTrajectoriesResponse(_message.Message):
         credit_grant: Global___CreditGrant | None = ...,
         evaluation_request: Global___EvaluationRequest | None = ...,
         farewell: Global___Farewell | None = ...,
+        acks: Global___Acks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit_grant", b"credit_grant", "evaluation_request", b"evaluation_request", "farewell", b"farewell", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "acks", b"acks", "credit_grant", b"credit_grant", "evaluation_request", b"evaluation_request", "farewell", b"farewell", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit_grant", b"credit_grant", "evaluation_request", b"evaluation_request", "farewell", b"farewell", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "acks", b"acks", "credit_grant", b"credit_grant", "evaluation_request", b"evaluation_request", "farewell", b"farewell", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "credit_grant", "evaluation_request", "farewell"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "credit_grant", "evaluation_request", "farewell", "acks"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -272,6 +278,26 @@ class Ack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class Acks(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def acks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ack]: ...
+    def __init__(
+        self,
+        *,
+        acks: _abc.Iterable[Global___Ack] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Acks: _TypeAlias = Acks  # noqa: Y015
 
 @_typing.final
 class ActorFailure(_message.Message):
