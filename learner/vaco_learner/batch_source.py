@@ -74,7 +74,7 @@ class BatchSource:
 
     def lag(self, fragment: Experience, version: int) -> int:
         """Return how many versions the fragment's oldest weights are behind `version`."""
-        return int(self.step_lags(fragment, version).max())
+        return int(self.step_lags(fragment, version).max(initial=0))
 
     def step_lags(self, fragment: Experience, version: int) -> NDArray[np.int64]:
         """Return the lag of each entry of `versions`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from vaco.job import VACOJob
 from vaco.trajectory import Fragment, FragmentSpec
 from vaco_policy.policy import Policy
@@ -45,7 +47,13 @@ class EnvironmentTrainer:
     def begin(self, stepped: Callable[[], None]) -> None:
         """Do nothing: fresh weights are the first version."""
 
-    def train(self, fragments: Sequence[Fragment], stepped: Callable[[], None]) -> UpdateStats:
+    def train(
+        self,
+        fragments: Sequence[Fragment],
+        stepped: Callable[[], None],
+        _lags: Sequence[NDArray[np.int64]],
+        /,
+    ) -> UpdateStats:
         """Train on a batch; see `Updater.update`."""
         return self._updater.update(collate(fragments, self._device), stepped)
 

@@ -200,17 +200,18 @@ class TrainingLoop:
         """Train on a batch and tell everyone."""
         began = time.monotonic()
         waited = began - self._waiting_since
-        lags = [self._around.batches.lag(fragment, self._version) for fragment in fragments]
+        step_lags = [self._around.batches.step_lags(f, self._version) for f in fragments]
+        lags = [int(each.max(initial=0)) for each in step_lags]
         self._reserve(self._version + 1)
         try:
-            stats = self._trainer.train(fragments, self._around.pulse.beat)
+            stats = self._trainer.train(fragments, self._around.pulse.beat, step_lags)
         except NonFiniteUpdate as error:
             raise JobFailedError(
                 f"training diverged at version {self._version}: {error}. Lower"
                 " `spec.algorithm.learningRate`, or scale rewards with"
                 " `spec.policy.normaliseReturns`."
             ) from error
-        self._measure_lags(fragments)
+        self._lags.add(np.concatenate(step_lags), np.concatenate([f.acted for f in fragments]))
         # What a replaced learner trained counts for nothing: it raises here, and tells nobody.
         self._around.claim.check()
         self._version += 1
@@ -252,11 +253,6 @@ class TrainingLoop:
 
     def _publish(self) -> None:
         self._around.publisher.publish(self._version, self._writer)
-
-    def _measure_lags(self, fragments: Sequence[Experience]) -> None:
-        lags = [self._around.batches.step_lags(f, self._version) for f in fragments]
-        weights = [f.acted for f in fragments]
-        self._lags.add(np.concatenate(lags), np.concatenate(weights))
 
     def _account(
         self, fragments: Sequence[Experience], stats: PhaseStats, waited: float, busy: float

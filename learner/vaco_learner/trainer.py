@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from vaco.experience import ExperienceSpec
 from vaco.job import VACOJob
@@ -72,12 +74,19 @@ class Trainer(Protocol):
     def published(self) -> nn.Module:
         """The module whose `state_dict` actors get."""
 
-    def train(self, fragments: Sequence[Any], stepped: Callable[[], None]) -> PhaseStats:
+    def train(
+        self,
+        fragments: Sequence[Any],
+        stepped: Callable[[], None],
+        lags: Sequence[NDArray[np.int64]],
+        /,
+    ) -> PhaseStats:
         """Train on a batch: one phase, which makes one version.
 
         Args:
             fragments: what `experience` has decoded, at least one.
             stepped: called after every gradient step, or more often.
+            lags: of each fragment, in versions, one for each entry of its `versions`.
 
         Raises:
             NonFiniteUpdate: a loss or a gradient is not finite.
