@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kube_harness.helm import Refused
 from training_harness import installed
-from training_harness.installed import NAMESPACE, RELEASE, Installed, make_namespace
-from training_harness.machine_python import bring_python, pod_template
+from training_harness.installed import NAMESPACE, RELEASE, Installed, make_field
 from vaco.job import API_VERSION
 
 if TYPE_CHECKING:
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 TRAINS_IN = "smoke"
-SPEC = {
-    "learner": {"podTemplate": pod_template("learner")},
-    "actors": {"podTemplate": pod_template("actor")},
-}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +27,7 @@ def vaco(node: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
         sys.stderr.write(f"{text}\n")
 
     with installed.installed(node, tmp_path_factory.mktemp("helm"), say) as vaco:
-        make_namespace(vaco.api, TRAINS_IN)
-        bring_python(vaco.api, TRAINS_IN)
+        make_field(vaco.api, TRAINS_IN)
         yield vaco
         # Other modules install it themselves.
         vaco.helm.run("uninstall", RELEASE, "--namespace", NAMESPACE)
@@ -54,7 +48,7 @@ def _test(vaco: Installed, spec: dict[str, Any]) -> str:
 
 
 def test_it_trains_a_job_of_ten_seconds_and_leaves_nothing_behind(vaco: Installed) -> None:
-    told = _test(vaco, SPEC)
+    told = _test(vaco, {})
 
     assert "Phase:          Succeeded" in told
     assert "Running: " in told
@@ -66,7 +60,7 @@ def test_it_trains_a_job_of_ten_seconds_and_leaves_nothing_behind(vaco: Installe
 
 
 def test_it_fails_with_the_jobs_own_words(vaco: Installed) -> None:
-    broken = {**SPEC, "task": {"environment": "NoSuchEnvironment-v0"}}
+    broken = {"task": {"environment": "NoSuchEnvironment-v0"}}
     with pytest.raises(Refused):
         _test(vaco, broken)
     # helm 4 prints no log of a test that failed; its pod stays for that.

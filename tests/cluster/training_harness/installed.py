@@ -15,6 +15,7 @@ from kube_harness import build, operator_image, programs
 from kube_harness.api import Api
 from kube_harness.errors import Unavailable
 from kube_harness.helm import Helm
+from operator_harness.jobs import CRD
 from training_harness import machine_python
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 NAMESPACE: Final = "vaco-system"
 RELEASE: Final = "vaco"
+DEFINITION: Final = (*CRD, "vacojobs.training.vaco.dev")
 IMPORT_SECONDS: Final = 120
 RESTRICTED: Final = {
     "pod-security.kubernetes.io/enforce": "restricted",
@@ -96,7 +98,16 @@ def prepare(cluster: Cluster, api: Api, say: Say) -> None:
     build.ensure(programs.HELM, say)
     import_image(cluster, archive)
     machine_python.install(api)
+    _without_definition(api)
     make_namespace(api, NAMESPACE)
+
+
+def _without_definition(api: Api) -> None:
+    """Remove the definition that another module made: Helm takes over only what it made itself."""
+    if api.find(*DEFINITION) is None:
+        return
+    api.delete(*DEFINITION)
+    api.wait_for("the definition is gone", lambda: api.find(*DEFINITION) is None)
 
 
 def make_namespace(api: Api, name: str, **labels: str) -> None:

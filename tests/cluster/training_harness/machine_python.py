@@ -27,10 +27,10 @@ _ADMISSION: Final = "admissionregistration.k8s.io/v1"
 
 
 def install(api: Api) -> None:
-    """Make the policy, for namespaces with the label."""
+    """Make the policy, for namespaces with the label; it may be there from another module."""
     selector = {"matchLabels": {LABEL: "true"}}
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"]}
-    api.create(
+    api.apply(
         {
             "apiVersion": _ADMISSION,
             "kind": "MutatingAdmissionPolicy",
@@ -49,15 +49,19 @@ def install(api: Api) -> None:
                     }
                 ],
             },
-        }
+        },
+        manager="test",
+        force=True,
     )
-    api.create(
+    api.apply(
         {
             "apiVersion": _ADMISSION,
             "kind": "MutatingAdmissionPolicyBinding",
             "metadata": {"name": _POLICY},
             "spec": {"policyName": _POLICY},
-        }
+        },
+        manager="test",
+        force=True,
     )
 
 
