@@ -77,6 +77,11 @@ class EnvironmentProducer:
         """The weights that act; None before the first."""
         return self._rollout.acting
 
+    @property
+    def ready(self) -> bool:
+        """Never: a fragment is made when it is collected."""
+        return False
+
     def collect(self, stop: threading.Event) -> Fragment | None:
         """Roll out the next fragment; see `Rollout.collect`."""
         return self._rollout.collect(stop)

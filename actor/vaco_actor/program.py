@@ -159,6 +159,8 @@ class _Actor:
                     self._outbox.report(result)
             elif self._may_go_on():
                 self._produce()
+        while self._producer.ready and self._may_go_on():
+            self._produce()
 
     def _may_go_on(self) -> bool:
         began = time.perf_counter()

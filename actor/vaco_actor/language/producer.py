@@ -77,6 +77,11 @@ class LanguageProducer:
         """The weights that act; None before the first."""
         return self._loaded
 
+    @property
+    def ready(self) -> bool:
+        """Whether there are groups that were made together with the last one."""
+        return bool(self._ready)
+
     def collect(self, stop: threading.Event) -> CompletionGroup | None:
         """Return the next group; None: there is none, and `stop` is set.
 
