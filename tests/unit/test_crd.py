@@ -230,6 +230,8 @@ def test_columns_and_subresources_name_fields_that_exist() -> None:
     columns = {column["name"]: column for column in version["additionalPrinterColumns"]}
     always = [name for name, column in columns.items() if not column.get("priority")]
     assert always == ["Phase", "Ready", "Desired", "Version", "Steps", "Return", "Lag", "Age"]
+    assert columns["Accuracy"]["jsonPath"] == ".status.accuracy.latest"
+    assert columns["Accuracy"]["priority"] == 1
     for column in columns.values():
         path = column["jsonPath"].lstrip(".")
         if path != "metadata.creationTimestamp":

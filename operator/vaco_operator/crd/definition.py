@@ -43,6 +43,7 @@ _COLUMNS: Final = (
     ("Task", "string", ".spec.task.environment", "What is learned.", 1),
     ("Algorithm", "string", ".spec.algorithm.name", "How the policy is improved.", 1),
     ("Steps/s", "number", ".status.stepsPerSecond", "Environment steps trained per second.", 1),
+    ("Accuracy", "number", ".status.accuracy.latest", "Share of correct answers, held out.", 1),
     ("Restarts", "integer", ".status.learnerRestarts", "Restarts of a dead learner.", 1),
     ("Message", "string", ".status.message", "What it waits for, or why it failed.", 1),
 )
