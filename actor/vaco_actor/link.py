@@ -18,6 +18,7 @@ from typing import Final
 
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.vital import Pulse
+from vaco.weights_volume import WeightsVolume
 
 from vaco_actor.backoff import Backoff, BackoffSettings
 from vaco_actor.ending import Ending
@@ -40,6 +41,8 @@ class Link:
         ended: Called in the link's thread when it is over, however it ended.
         backoff: How long to wait for a learner that is away.
         pulse: Of the link's thread.
+        volume: Where weights are if the learner announces them as files; None: they are in the
+            stream.
 
     """
 
@@ -52,7 +55,9 @@ class Link:
         ended: Callable[[], None],
         backoff: BackoffSettings,
         pulse: Pulse,
+        volume: WeightsVolume | None = None,
     ) -> None:
+        self._volume = volume
         self._learner = learner
         self._hello = hello
         self._outbox = outbox
@@ -131,7 +136,9 @@ class Link:
             self._hello.spaces_json,
             self._mailbox,
             self._new_backoff(),
+            self._volume,
         )
+        self._mailbox.set_wake(lambda: _call_soon(loop, watch.wake))
         closed = asyncio.Event()
         tasks = [
             asyncio.create_task(stream.run()),
@@ -148,6 +155,7 @@ class Link:
             return done[0].result() if done else None
         finally:
             self._outbox.set_wake(None)
+            self._mailbox.set_wake(None)
             for task in (*tasks, waiter, beating):
                 task.cancel()
             await asyncio.gather(*tasks, waiter, beating, return_exceptions=True)

@@ -21,7 +21,7 @@ from vaco.errors import UserError
 from vaco.trajectory import Fragment, FragmentId
 from vaco.weights import Weights
 from vaco_policy.core import State
-from vaco_policy.parameters import load_payload
+from vaco_policy.parameters import load_payload, payload_bound
 from vaco_policy.policy import Policy
 
 from vaco_actor.buffers import FragmentBuffers
@@ -96,6 +96,7 @@ class Rollout:
         self._environment = environment
         self._policy = policy
         self._mailbox = mailbox
+        mailbox.max_bytes = payload_bound(policy)
         self._settings = settings
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._sequence = 0
@@ -163,6 +164,7 @@ class Rollout:
         if weights is not self._loaded:
             load_payload(self._policy, weights.payload)
             self._loaded = weights
+            self._mailbox.loaded(weights)
         return weights
 
     def _step(self, buffers: FragmentBuffers, t: int) -> None:

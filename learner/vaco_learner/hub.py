@@ -86,10 +86,8 @@ class Hub:
             if self.complete or self._closing is not None:
                 return None
             newest = self.newest
-            if newest is not None and (newest.incarnation, newest.version) != (
-                incarnation,
-                version,
-            ):
+            known = (incarnation, version)
+            if newest is not None and (newest.incarnation, newest.version) != known:
                 return newest
             await self._published.wait()
 
@@ -102,6 +100,11 @@ class Hub:
         """Wake everyone who waits for newer weights."""
         self.newest = published
         self._wake_watchers()
+
+    def withdraw(self, published: Published) -> None:
+        """Forget a version whose buffer is being written again; a newer one will be announced."""
+        if self.newest is published:
+            self.newest = None
 
     def room_made(self) -> None:
         """Wake the streams that wait for room."""

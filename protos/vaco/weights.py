@@ -1,27 +1,46 @@
 """One version of the policy's weights, and its way from learner to actor.
 
-The learner serialises a version once and shares the frames among all streams. An actor puts
-them together again and believes them only when size and digest are right.
+    learner:  weights_header, weights_frames -> bytes ... -> add_weight_servicer
+    actor:    weights_stream(channel) -> bytes ... -> WeightsAssembler -> Weights
+
+The payload is one buffer at either end. Frames are made from it one at a time, and are copied into
+the other one as they arrive. Every shard of it has its digest, so a broken stream, or damage on the
+way, costs one shard. The messages are those of weights.proto; only who serialises the data is ours,
+because the generated code copies them several times.
 """
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, TypeAlias
+
+import grpc
+import numpy as np
+from grpc import aio
 
 from vaco.v1 import weights_pb2 as pb
+from vaco.wire import field_key, varint
 
 FRAME_BYTES: Final = 1 << 20
-MAX_WEIGHTS_BYTES: Final = 4 << 30
-MAX_SPACES_LENGTH: Final = 1 << 20
+SHARD_BYTES: Final = 8 << 20
+MAX_WEIGHTS_BYTES: Final = 64 << 30
 SAFETENSORS: Final = "safetensors"
+SPARE_BYTES: Final = 64 << 20
+"""Of versions up to this size, either side may hold several; of larger ones there is one buffer."""
+
+DIGEST_BYTES: Final = hashlib.sha256().digest_size
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["WeightService"].full_name
+_METHOD: Final = "WatchWeights"
+_DATA_KEY: Final = field_key(pb.WatchWeightsResponse, "data")
+
+Payload: TypeAlias = bytes | bytearray | memoryview
 
 
 class MalformedWeights(ValueError):  # noqa: N818 - named like MalformedFragment
     """Weights that must not be used.
 
     Attributes:
-        field: the message's field that is wrong, e.g. `sha256`.
+        field: the message's field that is wrong, e.g. `digests`.
         problem: what is wrong with it.
 
     """
@@ -39,116 +58,93 @@ class Weights:
     Attributes:
         incarnation: of the learner that published it, from 1.
         version: number of updates that made it.
-        payload: the weights, serialised.
-        sha256: digest of the payload, 32 bytes.
+        payload: the weights, serialised as safetensors.
         spaces_json: what the policy was built for; an actor refuses another's.
-        format: of the payload.
 
     """
 
     incarnation: int
     version: int
-    payload: bytes
-    sha256: bytes
+    payload: Payload
     spaces_json: str
-    format: str = SAFETENSORS
 
-    @classmethod
-    def of(cls, incarnation: int, version: int, payload: bytes, spaces_json: str) -> Self:
-        """Return the version with the digest of its payload."""
-        digest = hashlib.sha256(payload).digest()
-        return cls(incarnation, version, payload, digest, spaces_json)
+    def release(self) -> None:
+        """Let go of the payload, whose buffer may be written again; nobody can read it any more."""
+        if isinstance(self.payload, memoryview):
+            self.payload.release()
 
 
-def weights_frames(weights: Weights) -> Iterator[pb.WatchWeightsResponse]:
-    """Yield the header and then the payload in pieces of at most 1 MiB."""
-    header = pb.WeightsHeader(
+def new_buffer(size: int) -> memoryview:
+    """Return `size` bytes to write to; memory is taken as they are written."""
+    return np.empty(size, np.uint8).data
+
+
+def weights_header(
+    weights: Weights, file: str = "", shard_bytes: int = SHARD_BYTES
+) -> pb.WeightsHeader:
+    """Return what announces a version, with the digest of every shard.
+
+    Args:
+        weights: what is announced.
+        file: that holds the payload; empty: it follows in the stream.
+        shard_bytes: size of a shard.
+
+    """
+    payload = memoryview(weights.payload)
+    starts = range(0, len(payload), shard_bytes)
+    digests = (hashlib.sha256(payload[at : at + shard_bytes]).digest() for at in starts)
+    return pb.WeightsHeader(
         incarnation=weights.incarnation,
         version=weights.version,
-        size=len(weights.payload),
-        sha256=weights.sha256,
-        format=weights.format,
+        size=len(payload),
+        shard_bytes=shard_bytes,
+        digests=b"".join(digests),
+        format=SAFETENSORS,
         spaces_json=weights.spaces_json,
+        file=file,
     )
-    yield pb.WatchWeightsResponse(header=header)
-    for start in range(0, len(weights.payload), FRAME_BYTES):
-        piece = weights.payload[start : start + FRAME_BYTES]
-        yield pb.WatchWeightsResponse(data=pb.WeightsData(data=piece))
 
 
-class WeightsAssembler:
-    """Puts the frames of one stream together again.
+def behind_what_is_held(
+    header: pb.WeightsHeader, request: pb.WatchWeightsRequest
+) -> pb.WeightsHeader:
+    """Return the header that answers `request`: it begins behind the shards that are held."""
+    begun = pb.WeightsHeader()
+    begun.CopyFrom(header)
+    held = (request.held_incarnation, request.held_version)
+    shards = len(header.digests) // DIGEST_BYTES
+    if held == (header.incarnation, header.version) and request.held_shards < shards:
+        begun.first_shard = request.held_shards
+    return begun
 
-    A header in the middle of a version starts over: the learner skipped to a newer one.
-    Holds at most `max_bytes` of one version, and never more than has arrived. An error leaves
-    the assembler waiting for the next header.
+
+def weights_frames(header: pb.WeightsHeader, payload: Payload) -> Iterator[bytes]:
+    """Yield the messages that carry a version: the header, then the data unless a file has them.
+
+    Each is made when it is asked for.
     """
+    yield pb.WatchWeightsResponse(header=header).SerializeToString()
+    if header.file:
+        return
+    view = memoryview(payload)
+    for start in range(header.first_shard * header.shard_bytes, header.size, FRAME_BYTES):
+        piece = view[start : start + FRAME_BYTES]
+        yield b"".join((_DATA_KEY, varint(len(piece)), piece))
 
-    def __init__(self, max_bytes: int = MAX_WEIGHTS_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._header: pb.WeightsHeader | None = None
-        self._pieces: list[bytes] = []
-        self._received = 0
 
-    def add(self, message: pb.WatchWeightsResponse) -> Weights | None:
-        """Take the next message; return the version when it was the last of it.
+def weights_stream(channel: aio.Channel | grpc.Channel) -> Any:
+    """Return the stub of WatchWeights whose responses arrive as bytes, for a `WeightsAssembler`."""
+    return channel.unary_stream(
+        f"/{_SERVICE}/{_METHOD}",
+        request_serializer=pb.WatchWeightsRequest.SerializeToString,
+    )
 
-        Raises:
-            MalformedWeights: naming the field.
 
-        """
-        try:
-            return self._add(message)
-        except MalformedWeights:
-            self._clear()
-            raise
-
-    def _add(self, message: pb.WatchWeightsResponse) -> Weights | None:
-        match message.WhichOneof("frame"):
-            case "header":
-                self._clear()
-                self._check_header(message.header)
-                self._header = message.header
-            case "data":
-                self._add_data(message.data.data)
-            case _:
-                raise MalformedWeights("frame", "neither header nor data")
-        if self._header is None or self._received < self._header.size:
-            return None
-        return self._finish(self._header)
-
-    def _check_header(self, header: pb.WeightsHeader) -> None:
-        if not 0 < header.size <= self._max_bytes:
-            raise MalformedWeights("size", f"{header.size} is not in 1..{self._max_bytes}")
-        if header.incarnation == 0:
-            raise MalformedWeights("incarnation", "0, but incarnations start at 1")
-        if len(header.sha256) != hashlib.sha256().digest_size:
-            raise MalformedWeights("sha256", f"{len(header.sha256)} bytes")
-        if header.format != SAFETENSORS:
-            raise MalformedWeights("format", f"{header.format[:40]!r}, expected {SAFETENSORS!r}")
-        if len(header.spaces_json) > MAX_SPACES_LENGTH:
-            raise MalformedWeights("spaces_json", f"{len(header.spaces_json)} characters")
-
-    def _add_data(self, data: bytes) -> None:
-        if self._header is None:
-            raise MalformedWeights("data", "without a header before it")
-        if not data:
-            raise MalformedWeights("data", "empty")
-        if self._received + len(data) > self._header.size:
-            raise MalformedWeights("data", f"more than the {self._header.size} bytes stated")
-        self._pieces.append(data)
-        self._received += len(data)
-
-    def _finish(self, header: pb.WeightsHeader) -> Weights:
-        weights = Weights.of(
-            header.incarnation, header.version, b"".join(self._pieces), header.spaces_json
-        )
-        if weights.sha256 != header.sha256:
-            raise MalformedWeights("sha256", "the digest of what arrived is another")
-        self._clear()
-        return weights
-
-    def _clear(self) -> None:
-        self._header = None
-        self._pieces = []
-        self._received = 0
+def add_weight_servicer(servicer: Any, server: aio.Server | grpc.Server) -> None:
+    """Register a WeightService whose responses are bytes, as `weights_frames` makes them."""
+    handler: grpc.RpcMethodHandler[pb.WatchWeightsRequest, bytes]
+    handler = grpc.unary_stream_rpc_method_handler(
+        servicer.WatchWeights, request_deserializer=pb.WatchWeightsRequest.FromString
+    )
+    generic = grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler})
+    server.add_generic_rpc_handlers((generic,))

@@ -13,9 +13,9 @@ import pytest
 from vaco.channels import server_options
 from vaco.trajectory import Fragment, FragmentId, IncomingFragment
 from vaco.v1 import trajectory_pb2 as pb
-from vaco.v1 import trajectory_pb2_grpc, weights_pb2, weights_pb2_grpc
+from vaco.v1 import trajectory_pb2_grpc, weights_pb2
 from vaco.vital import Vitals
-from vaco.weights import Weights, weights_frames
+from vaco.weights import Weights, add_weight_servicer, weights_frames, weights_header
 from vaco_actor.backoff import Backoff, BackoffSettings
 from vaco_actor.ending import Ending, Outcome
 from vaco_actor.link import Link
@@ -75,9 +75,7 @@ class Stream:
         self.outbox.put(END if code is None else (code, details))
 
 
-class Servicer(
-    trajectory_pb2_grpc.TrajectoryServiceServicer, weights_pb2_grpc.WeightServiceServicer
-):
+class Servicer(trajectory_pb2_grpc.TrajectoryServiceServicer):
     """Hands every call to the test."""
 
     def __init__(self) -> None:
@@ -126,6 +124,11 @@ def _follow(instructions: "queue.Queue[Any]", context: Any) -> Iterator[Any]:
         yield instruction
 
 
+def whole(weights: Weights) -> Iterator[bytes]:
+    """All messages of a version."""
+    return weights_frames(weights_header(weights), weights.payload)
+
+
 class Server:
     """A learner's process, as far as an actor can tell; it can go away and come back."""
 
@@ -139,7 +142,7 @@ class Server:
         self._pool = ThreadPoolExecutor(16)
         self._server = grpc.server(self._pool, options=server_options())
         trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(self.servicer, self._server)
-        weights_pb2_grpc.add_WeightServiceServicer_to_server(self.servicer, self._server)
+        add_weight_servicer(self.servicer, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 
@@ -413,14 +416,14 @@ def test_a_learner_older_than_the_weights_it_has_gets_nothing(
     actor = connect()
     server.servicer.stream().welcome(2, incarnation=7)
     _, frames = server.servicer.watch()
-    for frame in weights_frames(Weights.of(7, 3, b"weights", SPACES)):
+    for frame in whole(Weights(7, 3, b"weights", SPACES)):
         frames.put(frame)
     assert actor.mailbox.wait(SECONDS)
     actor.send(1)
     actor.link.close()
 
     again = connect()
-    again.mailbox.offer(Weights.of(7, 3, b"weights", SPACES))
+    again.mailbox.offer(Weights(7, 3, b"weights", SPACES))
     old = server.servicer.stream()
     old.welcome(2, incarnation=6)
     assert old.ended()
@@ -607,7 +610,7 @@ def test_an_evaluation_is_asked_for_and_answered(
 
 def publish(frames: "queue.Queue[Any]", incarnation: int, version: int, size: int = 10) -> None:
     payload = bytes([version % 256]) * size
-    for frame in weights_frames(Weights.of(incarnation, version, payload, SPACES)):
+    for frame in whole(Weights(incarnation, version, payload, SPACES)):
         frames.put(frame)
 
 
@@ -669,10 +672,9 @@ def test_a_broken_watch_resumes_from_what_is_known(
 def test_damaged_weights_are_never_used(server: Server, connect: Callable[..., Actor]) -> None:
     actor = connect()
     _, frames = server.servicer.watch()
-    header, data = weights_frames(Weights.of(1, 1, b"sound", SPACES))
+    header, data = whole(Weights(1, 1, b"sound", SPACES))
     frames.put(header)
-    data.data.data = b"s0und"
-    frames.put(data)
+    frames.put(data.replace(b"sound", b"s0und"))
     _, frames = server.servicer.watch()
     assert actor.mailbox.newest is None
     publish(frames, 1, 1)
@@ -684,7 +686,7 @@ def test_weights_for_other_spaces_are_refused(
 ) -> None:
     actor = connect()
     _, frames = server.servicer.watch()
-    for frame in weights_frames(Weights.of(1, 1, b"x", "others")):
+    for frame in whole(Weights(1, 1, b"x", "others")):
         frames.put(frame)
     ending = actor.ending()
     assert ending.outcome is Outcome.REFUSED
@@ -702,9 +704,9 @@ def test_a_learner_of_another_job_is_refused(server: Server, connect: Callable[.
 def test_a_reader_waits_only_for_what_is_newer() -> None:
     mailbox = Mailbox()
     assert not mailbox.wait(0)
-    weights = Weights.of(1, 1, b"x", SPACES)
+    weights = Weights(1, 1, b"x", SPACES)
     assert mailbox.offer(weights)
-    assert not mailbox.offer(Weights.of(1, 1, b"y", SPACES))
+    assert not mailbox.offer(Weights(1, 1, b"y", SPACES))
     assert mailbox.wait(0)
     assert not mailbox.wait(0, than=weights)
     assert weights_pb2.WatchWeightsRequest().known_version == 0

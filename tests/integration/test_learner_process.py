@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from vaco.channels import sync_channel
 from vaco.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_PERMANENT
+from vaco.incoming_weights import WeightsAssembler
 from vaco.trajectory import Fragment, FragmentId, to_requests, trajectory_stream
-from vaco.v1 import learner_pb2, learner_pb2_grpc, weights_pb2, weights_pb2_grpc
+from vaco.v1 import learner_pb2, learner_pb2_grpc, weights_pb2
 from vaco.v1 import trajectory_pb2 as pb
-from vaco.weights import Weights, WeightsAssembler
+from vaco.weights import Weights, weights_stream
 from vaco_policy.spaces import Box, Discrete, Spaces
 
 JOB = "job-uid"
@@ -95,7 +96,7 @@ class ScriptedActor:
         self.incarnation = incarnation
         self.unacknowledged: dict[int, Fragment] = {}
         self.fates: dict[int, int] = {}
-        self.newest = Weights.of(1, 0, b"", "")
+        self.newest = Weights(1, 0, b"", "")
         self.versions: list[int] = []
         self._sequence = 0
         self._draw = np.random.default_rng(incarnation)
@@ -149,8 +150,8 @@ class ScriptedActor:
 
     def _watch(self, channel: grpc.Channel) -> threading.Thread:
         """Begins to follow the weights; returns when the first ones are there."""
-        stub = weights_pb2_grpc.WeightServiceStub(channel)
-        call = stub.WatchWeights(weights_pb2.WatchWeightsRequest(job_uid=JOB, actor_id="actor-0"))
+        request = weights_pb2.WatchWeightsRequest(job_uid=JOB, actor_id="actor-0")
+        call = weights_stream(channel)(request)
         assembler, first = WeightsAssembler(), threading.Event()
 
         def follow() -> None:

@@ -1,6 +1,5 @@
 """Without lag, the asynchronous path is the plain algorithm, bit for bit."""
 
-import hashlib
 import json
 import threading
 
@@ -54,7 +53,7 @@ def plain_loop(job: VACOJob) -> tuple[bytes, int]:
         actor = Rollout(environment, Policy(spec.policy, environment.spaces), mailbox, settings)
         while True:
             payload = to_payload(updater.policy)
-            mailbox.offer(Weights(1, version, payload, hashlib.sha256(payload).digest(), ""))
+            mailbox.offer(Weights(1, version, payload, ""))
             if steps >= (spec.stop.env_steps or 0):
                 return payload, version
             fragments = []

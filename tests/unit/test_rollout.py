@@ -106,7 +106,7 @@ def make(
     env = make_vector_env(described, environments, 0)
     policy = Policy(spec or ActorCriticPolicy(), env.spaces, seed=1)
     mailbox = Mailbox()
-    mailbox.offer(Weights.of(1, 5, to_payload(policy), env.spaces.to_json()))
+    mailbox.offer(Weights(1, 5, to_payload(policy), env.spaces.to_json()))
     return Rollout(env, policy, mailbox, settings(**changed)), mailbox, policy
 
 
@@ -266,7 +266,7 @@ def test_newer_weights_act_from_the_next_step_on() -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(torch.randn_like(parameter))
-    newer = Weights.of(1, 9, to_payload(other), "")
+    newer = Weights(1, 9, to_payload(other), "")
     stop = Countdown(2, lambda: mailbox.offer(newer) and None)
     fragment = collect(rollout, stop)
     # Offered while step 2 is about to begin, that is before its weights are looked for.
@@ -281,7 +281,7 @@ def test_newer_weights_act_from_the_next_step_on() -> None:
 
 def test_weights_of_another_incarnation_wait_for_the_next_fragment() -> None:
     rollout, mailbox, policy = make(SAME_STEP)
-    reborn = Weights.of(2, 4, to_payload(policy), "")
+    reborn = Weights(2, 4, to_payload(policy), "")
     stop = Countdown(2, lambda: mailbox.offer(reborn) and None)
     first, second = collect(rollout, stop), collect(rollout)
     assert first.weights_incarnation == 1

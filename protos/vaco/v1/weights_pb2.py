@@ -24,21 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vaco/v1/weights.proto\x12\x07vaco.v1\"j\n\x13WatchWeightsRequest\x12\x0f\n\x07job_uid\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\x19\n\x11known_incarnation\x18\x03 \x01(\x04\x12\x15\n\rknown_version\x18\x04 \x01(\x04\"o\n\x14WatchWeightsResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.vaco.v1.WeightsHeaderH\x00\x12$\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x14.vaco.v1.WeightsDataH\x00\x42\x07\n\x05\x66rame\"x\n\rWeightsHeader\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x05 \x01(\t\x12\x13\n\x0bspaces_json\x18\x06 \x01(\t\"\x1b\n\x0bWeightsData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32^\n\rWeightService\x12M\n\x0cWatchWeights\x12\x1c.vaco.v1.WatchWeightsRequest\x1a\x1d.vaco.v1.WatchWeightsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15vaco/v1/weights.proto\x12\x07vaco.v1\"\xaf\x01\n\x13WatchWeightsRequest\x12\x0f\n\x07job_uid\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\t\x12\x19\n\x11known_incarnation\x18\x03 \x01(\x04\x12\x15\n\rknown_version\x18\x04 \x01(\x04\x12\x18\n\x10held_incarnation\x18\x05 \x01(\x04\x12\x14\n\x0cheld_version\x18\x06 \x01(\x04\x12\x13\n\x0bheld_shards\x18\x07 \x01(\r\"Y\n\x14WatchWeightsResponse\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.vaco.v1.WeightsHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"\xb1\x01\n\rWeightsHeader\x12\x13\n\x0bincarnation\x18\x01 \x01(\x04\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x13\n\x0bshard_bytes\x18\x04 \x01(\r\x12\x0f\n\x07\x64igests\x18\x05 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x06 \x01(\t\x12\x13\n\x0bspaces_json\x18\x07 \x01(\t\x12\x13\n\x0b\x66irst_shard\x18\x08 \x01(\r\x12\x0c\n\x04\x66ile\x18\t \x01(\t2^\n\rWeightService\x12M\n\x0cWatchWeights\x12\x1c.vaco.v1.WatchWeightsRequest\x1a\x1d.vaco.v1.WatchWeightsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vaco.v1.weights_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHWEIGHTSREQUEST']._serialized_start=34
-  _globals['_WATCHWEIGHTSREQUEST']._serialized_end=140
-  _globals['_WATCHWEIGHTSRESPONSE']._serialized_start=142
-  _globals['_WATCHWEIGHTSRESPONSE']._serialized_end=253
-  _globals['_WEIGHTSHEADER']._serialized_start=255
-  _globals['_WEIGHTSHEADER']._serialized_end=375
-  _globals['_WEIGHTSDATA']._serialized_start=377
-  _globals['_WEIGHTSDATA']._serialized_end=404
-  _globals['_WEIGHTSERVICE']._serialized_start=406
-  _globals['_WEIGHTSERVICE']._serialized_end=500
+  _globals['_WATCHWEIGHTSREQUEST']._serialized_start=35
+  _globals['_WATCHWEIGHTSREQUEST']._serialized_end=210
+  _globals['_WATCHWEIGHTSRESPONSE']._serialized_start=212
+  _globals['_WATCHWEIGHTSRESPONSE']._serialized_end=301
+  _globals['_WEIGHTSHEADER']._serialized_start=304
+  _globals['_WEIGHTSHEADER']._serialized_end=481
+  _globals['_WEIGHTSERVICE']._serialized_start=483
+  _globals['_WEIGHTSERVICE']._serialized_end=577
 # @@protoc_insertion_point(module_scope)

@@ -24,11 +24,19 @@ class WatchWeightsRequest(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     KNOWN_INCARNATION_FIELD_NUMBER: _builtins.int
     KNOWN_VERSION_FIELD_NUMBER: _builtins.int
+    HELD_INCARNATION_FIELD_NUMBER: _builtins.int
+    HELD_VERSION_FIELD_NUMBER: _builtins.int
+    HELD_SHARDS_FIELD_NUMBER: _builtins.int
     job_uid: _builtins.str
     actor_id: _builtins.str
     known_incarnation: _builtins.int
     """0: none yet"""
     known_version: _builtins.int
+    held_incarnation: _builtins.int
+    """of the version whose first shards are here"""
+    held_version: _builtins.int
+    held_shards: _builtins.int
+    """0: nothing is held"""
     def __init__(
         self,
         *,
@@ -36,10 +44,13 @@ class WatchWeightsRequest(_message.Message):
         actor_id: _builtins.str = ...,
         known_incarnation: _builtins.int = ...,
         known_version: _builtins.int = ...,
+        held_incarnation: _builtins.int = ...,
+        held_version: _builtins.int = ...,
+        held_shards: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "job_uid", b"job_uid", "known_incarnation", b"known_incarnation", "known_version", b"known_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "held_incarnation", b"held_incarnation", "held_shards", b"held_shards", "held_version", b"held_version", "job_uid", b"job_uid", "known_incarnation", b"known_incarnation", "known_version", b"known_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -51,15 +62,15 @@ class WatchWeightsResponse(_message.Message):
 
     HEADER_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """at most 1 MiB, in order"""
     @_builtins.property
     def header(self) -> Global___WeightsHeader: ...
-    @_builtins.property
-    def data(self) -> Global___WeightsData: ...
     def __init__(
         self,
         *,
         header: Global___WeightsHeader | None = ...,
-        data: Global___WeightsData | None = ...,
+        data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frame", b"frame", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -78,54 +89,46 @@ class WeightsHeader(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
+    SHARD_BYTES_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     SPACES_JSON_FIELD_NUMBER: _builtins.int
+    FIRST_SHARD_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     """of the learner that published it"""
     version: _builtins.int
     size: _builtins.int
     """bytes of the whole payload"""
-    sha256: _builtins.bytes
-    """of the whole payload"""
+    shard_bytes: _builtins.int
+    """of every shard but the last"""
+    digests: _builtins.bytes
+    """SHA-256 of every shard, one after the other"""
     format: _builtins.str
     """"safetensors" """
     spaces_json: _builtins.str
     """what the policy was built for; the actor refuses another's"""
+    first_shard: _builtins.int
+    """with which the data begin; those before it are held"""
+    file: _builtins.str
+    """below spec.learner.weightsTransport.path; empty: the data follow"""
     def __init__(
         self,
         *,
         incarnation: _builtins.int = ...,
         version: _builtins.int = ...,
         size: _builtins.int = ...,
-        sha256: _builtins.bytes = ...,
+        shard_bytes: _builtins.int = ...,
+        digests: _builtins.bytes = ...,
         format: _builtins.str = ...,
         spaces_json: _builtins.str = ...,
+        first_shard: _builtins.int = ...,
+        file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "incarnation", b"incarnation", "sha256", b"sha256", "size", b"size", "spaces_json", b"spaces_json", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "file", b"file", "first_shard", b"first_shard", "format", b"format", "incarnation", b"incarnation", "shard_bytes", b"shard_bytes", "size", b"size", "spaces_json", b"spaces_json", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WeightsHeader: _TypeAlias = WeightsHeader  # noqa: Y015
-
-@_typing.final
-class WeightsData(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DATA_FIELD_NUMBER: _builtins.int
-    data: _builtins.bytes
-    """at most 1 MiB, in order"""
-    def __init__(
-        self,
-        *,
-        data: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WeightsData: _TypeAlias = WeightsData  # noqa: Y015

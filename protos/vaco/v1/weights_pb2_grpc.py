@@ -30,7 +30,8 @@ class WeightServiceStub:
 
     The stream begins with the newest version if it is not the one the actor
     knows, and goes on with every newer version; an actor that is slower than the
-    learner skips to the newest. A version is one WeightsHeader, then its bytes.
+    learner skips to the newest. A version is one WeightsHeader, then its bytes,
+    unless the header names a file that has them.
     """
 
     def __init__(self, channel):
@@ -51,7 +52,8 @@ class WeightServiceServicer:
 
     The stream begins with the newest version if it is not the one the actor
     knows, and goes on with every newer version; an actor that is slower than the
-    learner skips to the newest. A version is one WeightsHeader, then its bytes.
+    learner skips to the newest. A version is one WeightsHeader, then its bytes,
+    unless the header names a file that has them.
     """
 
     def WatchWeights(self, request, context):
@@ -81,7 +83,8 @@ class WeightService:
 
     The stream begins with the newest version if it is not the one the actor
     knows, and goes on with every newer version; an actor that is slower than the
-    learner skips to the newest. A version is one WeightsHeader, then its bytes.
+    learner skips to the newest. A version is one WeightsHeader, then its bytes,
+    unless the header names a file that has them.
     """
 
     @staticmethod

@@ -31,7 +31,8 @@ class WeightServiceStub:
 
     The stream begins with the newest version if it is not the one the actor
     knows, and goes on with every newer version; an actor that is slower than the
-    learner skips to the newest. A version is one WeightsHeader, then its bytes.
+    learner skips to the newest. A version is one WeightsHeader, then its bytes,
+    unless the header names a file that has them.
     """
 
     @_typing.overload
@@ -46,7 +47,8 @@ class WeightServiceAsyncStub(WeightServiceStub):
 
     The stream begins with the newest version if it is not the one the actor
     knows, and goes on with every newer version; an actor that is slower than the
-    learner skips to the newest. A version is one WeightsHeader, then its bytes.
+    learner skips to the newest. A version is one WeightsHeader, then its bytes,
+    unless the header names a file that has them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -57,7 +59,8 @@ class WeightServiceServicer(metaclass=_abc_1.ABCMeta):
 
     The stream begins with the newest version if it is not the one the actor
     knows, and goes on with every newer version; an actor that is slower than the
-    learner skips to the newest. A version is one WeightsHeader, then its bytes.
+    learner skips to the newest. A version is one WeightsHeader, then its bytes,
+    unless the header names a file that has them.
     """
 
     @_abc_1.abstractmethod
