@@ -178,17 +178,15 @@ def of_start(batch: CompletionBatch, whole: Part, start: TokenScores) -> dict[st
 
 
 @torch.no_grad()
-def of_mismatch(log_rho_N: Tensor, lag_N: Tensor | None) -> dict[str, Any]:
+def of_mismatch(log_rho_N: Tensor, lag_N: Tensor) -> dict[str, Any]:
     """Return the fields that tell lag from what is none.
 
     Args:
         log_rho_N: log pi_T - log beta of all tokens.
-        lag_N: int64, by how many versions the weights that sampled each were behind pi_T; None: it
-            is not known, and no token is looked at.
+        lag_N: int64, by how many versions the weights that sampled each were behind pi_T.
 
     """
-    fresh_N = log_rho_N[:0] if lag_N is None else log_rho_N[lag_N == 0]
-    lagged_N = log_rho_N[:0] if lag_N is None else log_rho_N[lag_N != 0]
+    fresh_N, lagged_N = log_rho_N[lag_N == 0], log_rho_N[lag_N != 0]
     far_N = fresh_N.abs()
     return {
         "mismatch_tokens": len(fresh_N),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from vaco_policy.language.model import LanguageModel, build
 from vaco_policy.language.problems import encode_answer, encode_prompts, load_problems
 
 from vaco_learner.language.diagnostics import LanguageStats
+from vaco_learner.language.excerpts import excerpts
 from vaco_learner.language.update import LanguageUpdater
 from vaco_learner.language.warm_start import Example, warm_start
 from vaco_learner.trainer import TrainerState
@@ -89,21 +91,24 @@ class LanguageTrainer:
         self,
         fragments: Sequence[CompletionGroup],
         stepped: Callable[[], None],
-        lags: Sequence[NDArray[np.int64]] | None = None,
+        lags: Sequence[NDArray[np.int64]],
     ) -> LanguageStats:
         """Train on a batch: one phase, which makes one version.
 
         Args:
             fragments: what `experience` has decoded, at least one.
             stepped: called after every pass through the network.
-            lags: of each token of each group, in versions; None: they are not known, and the
-                mismatch of actors and learner is not told from lag.
+            lags: of each group, in versions, one for each token.
 
         Raises:
             NonFiniteUpdate: a loss or a gradient is not finite.
 
         """
         return self._updater.update(fragments, stepped, lags)
+
+    def excerpts(self, fragments: Sequence[CompletionGroup]) -> list[dict[str, Any]]:
+        """Return a few of the completions as text."""
+        return excerpts(fragments, self._model.tokenizer)
 
     def state(self) -> TrainerState:
         """Copy everything that changes, for a checkpoint."""

@@ -97,14 +97,14 @@ class LanguageUpdater:
         self,
         groups: Sequence[CompletionGroup],
         stepped: Callable[[], None],
-        lags: Sequence[NDArray[np.int64]] | None = None,
+        lags: Sequence[NDArray[np.int64]],
     ) -> LanguageStats:
         """Train on a batch: one phase, which makes one version.
 
         Args:
             groups: what to train on, at least one.
             stepped: called after every pass through the network.
-            lags: of each token of each group, in versions; None: they are not known.
+            lags: of each group, in versions, one for each token.
 
         Raises:
             NonFiniteUpdate: a loss or a gradient is not finite. That step was not applied, the
@@ -123,7 +123,7 @@ class LanguageUpdater:
         records = list(self._steps(phase, learning_rate, stepped))
         self.updates += 1
         self.samples += batch.samples
-        lag_N = None if lags is None else torch.from_numpy(np.concatenate(lags)).to(self._device)
+        lag_N = torch.from_numpy(np.concatenate(lags)).to(self._device)
         return LanguageStats(
             **of_steps(records),
             **of_start(batch, whole, start),

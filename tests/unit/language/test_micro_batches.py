@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -110,7 +111,7 @@ def gradients(
         return apply(loss, learning_rate)
 
     optimiser.apply = recorded  # type: ignore[method-assign]
-    updater.update(groups, nothing)
+    updater.update(groups, nothing, [np.zeros(g.tokens.size, np.int64) for g in groups])
     return found, losses
 
 
