@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Of uv: cpu, auto, cu130, ... take torch from PyTorch's own index; empty: from the ordinary one.
+TORCH_BACKEND ?=
 DEMO_RUN ?= runs/demo
 GENERATED := protos/vaco/v1
 # A node runs containers, for which one has to be root.
@@ -22,10 +24,10 @@ help: ## Show this list
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vaco needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11")'
-	@echo "Setting up $(VENV) (once; about a minute and 7 GB: torch brings its CUDA libraries)"
+	@echo "Setting up $(VENV) (once; about a minute and 7 GB: torch brings its CUDA libraries, docs/install.md says how to leave them out)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) --editable '.[dev]'
 	@touch $(READY)
 
 .PHONY: setup

@@ -1,11 +1,14 @@
 """Which checkpoint of a run evaluation and export take, by real checkpoints on the disk."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vaco.checkpoints import PARTS, POLICY, Manifest, checkpoint_name
 from vaco.errors import UserError
-from vaco.job import VACOJobStatus, load_job
+from vaco.job import VACOJob, VACOJobStatus, load_job
+from vaco_operator.cluster.manifests.config_map import config_map
+from vaco_operator.commands import find_run
 from vaco_operator.local.adoption import adopt
 from vaco_operator.local.checkpoints import find_checkpoint
 from vaco_operator.local.run_directory import RunDirectory
@@ -73,3 +76,18 @@ def test_why_there_is_none_is_told_as_it_is(directory: RunDirectory) -> None:
         find_checkpoint(directory)
     with directory.locked(), pytest.raises(UserError, match="The run goes on"):
         find_checkpoint(directory)
+
+
+def test_a_clusters_config_map_and_checkpoints_are_a_run_directory(
+    tmp_path: Path, cluster_job: Callable[..., VACOJob]
+) -> None:
+    """As docs/kubernetes/first-job.md has it."""
+    job = cluster_job()
+    made = config_map(job)
+    assert made["metadata"]["name"] == "cartpole-job"
+    copied = RunDirectory(tmp_path / "copied")
+    copied.root.mkdir()
+    copied.job_file.write_text(made["data"]["job.yaml"])
+    newest = put(copied, 12, uid=job.metadata.uid or "")
+    assert find_run(str(copied.root)) == copied
+    assert find_checkpoint(copied) == newest
