@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,10 @@ class EnvironmentTrainer:
     ) -> UpdateStats:
         """Train on a batch; see `Updater.update`."""
         return self._updater.update(collate(fragments, self._device), stepped)
+
+    def excerpts(self, _fragments: Sequence[Fragment], /) -> list[dict[str, Any]]:
+        """Return nothing: steps of an environment are not for reading."""
+        return []
 
     def state(self) -> TrainerState:
         """Copy everything that changes, for a checkpoint."""

@@ -50,6 +50,8 @@ DISK_PATIENCE_SECONDS: Final = 600.0
 _DISK_POLL_SECONDS: Final = 0.5
 _DEMAND_SECONDS: Final = 30.0
 _SPEED_SECONDS: Final = 10.0
+_EXCERPT_SECONDS: Final = 10.0
+"""Between two versions of which a few samples are written down for people to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class TrainingLoop:
         self._warm = False
         self._waiting_since = time.monotonic()
         self._next_checkpoint = 0.0
+        self._next_excerpts = 0.0
         self._next_evaluation = self._first_evaluation()
 
     def run(self) -> str:
@@ -283,6 +286,18 @@ class TrainingLoop:
             {**record, "lag_samples": self._lags.newest(), "fragments": audit}
         )
         self._around.board.write(_scalars(record), record["env_steps"])
+        self._write_excerpts(fragments, record)
+
+    def _write_excerpts(self, fragments: Sequence[Experience], record: dict[str, Any]) -> None:
+        """Write a few samples down, if there is something to read and it is time to."""
+        now = time.monotonic()
+        if now < self._next_excerpts:
+            return
+        self._next_excerpts = now + _EXCERPT_SECONDS
+        excerpts = self._trainer.excerpts(fragments)
+        if excerpts:
+            of_update = {name: record[name] for name in ("time", "version", "env_steps")}
+            self._around.journal.write({"event": "excerpts", **of_update, "excerpts": excerpts})
 
     def _record(
         self, standing: Standing, stats: PhaseStats, waited: float, busy: float

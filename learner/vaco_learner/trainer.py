@@ -96,6 +96,9 @@ class Trainer(Protocol):
     def begin(self, stepped: Callable[[], None]) -> None:
         """Do what comes before the first version; called once, without a checkpoint."""
 
+    def excerpts(self, fragments: Sequence[Any], /) -> list[dict[str, Any]]:
+        """Return a few samples for people to read, fit for JSON and bounded in length; or none."""
+
     def state(self) -> TrainerState:
         """Copy everything that changes, for a checkpoint."""
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 MAX_UPDATES: Final = 4096
 MAX_EVALUATIONS: Final = 4096
+MAX_EXCERPTS: Final = 256
 _PAST: Final = "past"
 _COUNT: Final = "updates"
 _LAGS: Final = "lag_samples"
@@ -54,7 +55,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any] | None]:
 
 
 class Past:
-    """The updates and evaluations that a run stands on, in bounded memory however long it was.
+    """What a run stands on, in bounded memory however long it was.
 
     Neighbouring updates are merged into the later one, such that each stands for about as many and
     at most `max_updates` are held: it keeps its own figures, except that lag is counted over all
@@ -66,6 +67,7 @@ class Past:
     Attributes:
         updates: what is held of the updates, oldest first.
         evaluations: evaluation events, oldest first.
+        excerpts: events with samples to read, oldest first.
         undone: updates that restarts undid.
         damaged: lines that could not be read.
 
@@ -74,6 +76,7 @@ class Past:
     def __init__(self, max_updates: int = MAX_UPDATES) -> None:
         self.updates: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
+        self.excerpts: list[dict[str, Any]] = []
         self.undone = 0
         self.damaged = 0
         self._max_updates = max_updates
@@ -91,6 +94,10 @@ class Past:
                 self.evaluations.append(line)
                 if len(self.evaluations) > MAX_EVALUATIONS:
                     self.evaluations = self.evaluations[::2]
+            case "excerpts":
+                self.excerpts.append(line)
+                if len(self.excerpts) > MAX_EXCERPTS:
+                    self.excerpts = self.excerpts[::2]
             case str(event) if event == _PAST:
                 self.undone += int(line["undone"])
                 self.damaged += int(line["damaged"])
@@ -104,6 +111,7 @@ class Past:
         yield {"event": _PAST, "undone": self.undone, "damaged": self.damaged}
         yield from self.updates
         yield from self.evaluations
+        yield from self.excerpts
 
     def lags(self) -> Counter[int]:
         """Return the samples trained per lag in versions."""
@@ -117,9 +125,8 @@ class Past:
         undone = [u for u in self.updates if u["version"] > checkpoint_version]
         self.undone += sum(_count(update) for update in undone)
         self.updates = [u for u in self.updates if u["version"] <= checkpoint_version]
-        self.evaluations = [
-            e for e in self.evaluations if e.get("version", 0) <= checkpoint_version
-        ]
+        self.evaluations = _before(self.evaluations, checkpoint_version)
+        self.excerpts = _before(self.excerpts, checkpoint_version)
 
     def _add(self, update: dict[str, Any]) -> None:
         last = self.updates[-1] if self.updates else None
@@ -135,6 +142,10 @@ class Past:
             held, self.updates = self.updates, []
             for update in held:
                 self._add(update)
+
+
+def _before(events: list[dict[str, Any]], checkpoint_version: int) -> list[dict[str, Any]]:
+    return [event for event in events if event.get("version", 0) <= checkpoint_version]
 
 
 def _merge(earlier: dict[str, Any], later: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vaco.metrics_file import Past, before_file, past_file, read_lines, read_metrics
+from vaco.metrics_file import MAX_EXCERPTS, Past, before_file, past_file, read_lines, read_metrics
 from vaco_learner.journal import Journal
 
 
@@ -135,19 +135,32 @@ def test_the_past_is_thinned_evenly_however_often_it_is_put_aside() -> None:
 
 
 def test_what_a_restart_undid_is_not_counted() -> None:
-    """Neither its lag, nor evaluations of weights that do not exist any more."""
+    """Neither its lag, nor evaluations and excerpts of weights that do not exist any more."""
     past = Past()
     for version in range(1, 7):
         past.take(update(version, lag_samples=[[0 if version <= 3 else 9, 10]]))
         past.take({"event": "evaluation", "version": version, "return_mean": 1.0})
+        past.take({"event": "excerpts", "version": version, "excerpts": []})
     past.take({"event": "restored", "incarnation": 2, "checkpoint_version": 3, "version": 7})
     past.take(update(8, lag_samples=[[1, 10]]))
     past.take({"event": "evaluation", "version": 7, "return_mean": 1.0})
     assert [u["version"] for u in past.updates] == [1, 2, 3, 8]
     assert past.lags() == Counter({0: 30, 1: 10})
     assert [e["version"] for e in past.evaluations] == [1, 2, 3, 7]
+    assert [e["version"] for e in past.excerpts] == [1, 2, 3]
     assert past.undone == 3
     again = Past()
     for line in past.lines():
         again.take(line)
     assert (again.undone, again.lags(), again.evaluations) == (3, past.lags(), past.evaluations)
+    assert again.excerpts == past.excerpts
+
+
+def test_excerpts_are_thinned_from_the_first_to_the_last() -> None:
+    past = Past()
+    for version in range(10 * MAX_EXCERPTS):
+        past.take({"event": "excerpts", "version": version, "excerpts": []})
+    versions = [event["version"] for event in past.excerpts]
+    assert MAX_EXCERPTS / 2 <= len(versions) <= MAX_EXCERPTS
+    assert versions[0] == 0
+    assert versions[-1] > 9 * MAX_EXCERPTS
