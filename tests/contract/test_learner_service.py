@@ -706,7 +706,7 @@ def test_a_learner_that_ends_says_so(make_bench: Callable[..., Bench], open_door
     actor = bench.actor()
     if open_doors:
         actor.receive_welcome()
-    assert bench.gate.wait(SECONDS) == SPACES
+    assert bench.gate.wait(SECONDS) == SPACES.to_json()
     bench.server.stop(Ending(grpc.StatusCode.UNAVAILABLE, "back soon"))
     assert actor.refusal() == (grpc.StatusCode.UNAVAILABLE, "back soon")
 
@@ -831,7 +831,7 @@ def test_an_evaluation_is_asked_of_one_actor_and_reported(bench: Bench) -> None:
     )
     actor.send(pb.StreamTrajectoriesRequest(evaluation_result=result))
     eventually(lambda: len(bench.outcomes) == 1)
-    assert bench.outcomes[0] == EvaluationOutcome(58, 1_000, 2, 15.0, 5.0, 4.0)
+    assert bench.outcomes[0] == EvaluationOutcome(58, 1_000, 2, 15.0, 5.0, 4.0, 1.0)
 
 
 def test_another_actor_takes_over_an_evaluation(bench: Bench) -> None:
@@ -891,11 +891,12 @@ def test_the_status_tells_ledger_and_actors(bench: Bench) -> None:
 
 def test_the_status_tells_who_is_stuck_and_so_does_a_runners_probe(bench: Bench) -> None:
     """Training beats once and not again, while calls are answered."""
+    began = time.monotonic()
     with LearnerProbe(bench.address, JOB) as probe:
 
         def told() -> str:
             probe.poll(time.monotonic())
-            return probe.stuck(time.monotonic())
+            return probe.stuck(time.monotonic(), began)
 
         bench.training.beat()
         eventually(lambda: told() or probe.answered)
@@ -908,17 +909,18 @@ def test_the_status_tells_who_is_stuck_and_so_does_a_runners_probe(bench: Bench)
 def test_a_runners_probe_tells_when_a_learner_falls_silent(bench: Bench) -> None:
     with LearnerProbe(bench.address, JOB) as probe:
         now = time.monotonic()
-        assert probe.stuck(now + 1e6) == "", "it has not begun to answer"
+        assert probe.stuck(now + 1e6, since=now + 1e6) == "", "it has just been started"
+        assert probe.stuck(now + 1e6, since=now).startswith("it did not answer within ")
 
         def answered() -> bool:
             probe.poll(time.monotonic())
             return probe.answered
 
         eventually(answered)
-        assert probe.stuck(now + stuck_seconds() - 1) == ""
-        assert probe.stuck(now + 1e6).startswith("it has not answered for ")
+        assert probe.stuck(now + stuck_seconds() - 1, now) == ""
+        assert probe.stuck(now + 1e6, now).startswith("it has not answered for ")
         probe.forget()
-        assert probe.stuck(now + 1e6) == ""
+        assert probe.stuck(now + 1e6, since=now + 1e6) == ""
 
 
 def test_the_status_is_kept_on_the_disk(bench: Bench) -> None:
