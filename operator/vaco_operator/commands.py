@@ -16,6 +16,7 @@ from vaco.job import VACOJobStatus, load_job
 from vaco.metrics_file import read_metrics
 
 from vaco_operator.display.view import open_view
+from vaco_operator.display.words import words_for
 from vaco_operator.environment_check import Checked, check_environment
 from vaco_operator.local.checkpoints import find_checkpoint
 from vaco_operator.local.run_directory import RunDirectory
@@ -59,7 +60,8 @@ def status(run: str, *, as_json: bool, watch: bool) -> None:
         return
     job = directory.load_job()
     title = f"{job.metadata.name}  {directory.root}"
-    with open_view(title, job.spec.stop, Console(), first_return(directory)) as view:
+    words = words_for(job.spec)
+    with open_view(title, job.spec.stop, Console(), first_return(directory), words) as view:
         last = _follow(directory, watch, view.show)
     if last.message:
         typer.echo(f"{last.phase}: {last.message}")

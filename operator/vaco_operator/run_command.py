@@ -12,6 +12,7 @@ from vaco.job import VACOJob, VACOJobStatus, load_job
 
 from vaco_operator.commands import RUNS, first_return, report
 from vaco_operator.display.view import open_view
+from vaco_operator.display.words import words_for
 from vaco_operator.local.adoption import Adoption, adopt
 from vaco_operator.local.learner_probe import ReservedPort
 from vaco_operator.local.programs import Programs
@@ -91,7 +92,7 @@ def _train(
     with ReservedPort() as port:
         programs = Programs(job, directory, port.address, lock)
         first = first_return(directory)
-        with open_view(title, job.spec.stop, Console(), first) as view:
+        with open_view(title, job.spec.stop, Console(), first, words_for(job.spec)) as view:
             runner = LocalRunner(programs, before, _begin_with(adoption, before), view)
             ended = runner.run()
     typer.echo(f"{ended.outcome.phase}: {ended.outcome.message}")

@@ -7,12 +7,16 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 from vaco.job import (
+    API_VERSION,
+    AccuracyStatus,
     ActorsStatus,
+    EvaluationStatus,
     LagStatus,
     LedgerStatus,
     ReturnGoal,
     ScalingStatus,
     StopSpec,
+    VACOJob,
     VACOJobStatus,
 )
 from vaco_operator.display.progress import CURVE_POINTS, Journey, progress
@@ -24,6 +28,7 @@ from vaco_operator.display.view import (
     sparkline,
     status_line,
 )
+from vaco_operator.display.words import CONTROL, words_for
 
 GOAL = StopSpec(return_=ReturnGoal(mean=475), env_steps=1000)
 
@@ -95,10 +100,10 @@ def test_a_journey_begins_at_its_first_return_and_keeps_a_bounded_curve():
         journey.see(seen(step, float(step)))
         journey.see(seen(step, float(step)))
     assert journey.first_return == 0
-    assert CURVE_POINTS <= len(journey.returns) < 2 * CURVE_POINTS
-    assert journey.returns == sorted(set(journey.returns))
-    assert journey.returns[-1] > 9000
-    gaps = [later - earlier for earlier, later in pairwise(journey.returns)]
+    assert CURVE_POINTS <= len(journey.curve) < 2 * CURVE_POINTS
+    assert journey.curve == sorted(set(journey.curve))
+    assert journey.curve[-1] > 9000
+    gaps = [later - earlier for earlier, later in pairwise(journey.curve)]
     assert max(gaps) == min(gaps)
     assert Journey(GOAL, first_return=-3.0).see(seen(1, 236.0)).share == pytest.approx(0.5)
 
@@ -213,3 +218,86 @@ def test_a_terminal_gets_one_picture_that_is_redrawn():
     # What is last on the screen is the newest picture, drawn over the one before.
     assert "\x1b[2K" in text
     assert "35,000" in text[text.rindex("actors 2 -> 3") :]
+
+
+def a_language_job(**algorithm: object) -> VACOJob:
+    spec = {
+        "task": {"type": "languageModel"},
+        "policy": {"type": "languageModel", "tiny": {}},
+        "algorithm": {"name": "vaco-lm", **algorithm},
+        "stop": {"envSteps": 1000},
+    }
+    document = {"apiVersion": API_VERSION, "kind": "VACOJob", "metadata": {"name": "adds"}}
+    return VACOJob.model_validate({**document, "spec": spec})
+
+
+LANGUAGE = words_for(a_language_job().spec)
+ANSWERING = RUNNING.model_copy(
+    update={
+        "return_mean": 0.578,
+        "accuracy": AccuracyStatus(initial=0.25, best=0.625, latest=0.5),
+        "evaluation": EvaluationStatus(
+            version=300, env_steps=32_000, episodes=500, return_mean=0.5, return_std=0.5
+        ),
+    }
+)
+
+
+def test_the_line_of_a_language_model_has_its_accuracy_and_its_own_words():
+    done = progress(StopSpec(env_steps=68_000), ANSWERING, None, LANGUAGE)
+    line = status_line(ANSWERING, done, LANGUAGE)
+    for part in (
+        "accuracy 50.0% (initial 25.0%, best 62.5%)",
+        "reward 0.578",
+        "completions 34,000 (61,234/s)",
+        "token lag p50 2.0 p95 4.5",
+        "TV per prompt 0.043/0.100",
+        "tokens filtered 3.1%",
+    ):
+        assert part in line
+    assert "step" not in line
+    assert done.text == "34,000 of 68,000 completions"
+
+
+def test_the_picture_of_a_language_model_has_its_accuracy():
+    done = progress(GOAL, ANSWERING, 0.0, LANGUAGE)
+    console = Console(file=io.StringIO(), width=110, force_terminal=False)
+    console.print(picture("adds  runs/adds", ANSWERING, done, [0.25, 0.5], LANGUAGE))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for part in ("50.0% (initial 25.0%, best 62.5%)", "completions/s", "token lag", "▁█", "0.578"):
+        assert part in text
+    assert "steps" not in text
+
+
+def test_before_the_first_evaluation_the_accuracy_is_a_dash():
+    done = progress(GOAL, RUNNING, None, LANGUAGE)
+    assert "accuracy -" in status_line(RUNNING, done, LANGUAGE)
+
+
+def test_what_is_missed_has_the_words_too():
+    status = ANSWERING.model_copy(update={"phase": "Complete"})
+    assert progress(GOAL, status, 0.0, LANGUAGE).missed == "reward goal of 475 missed"
+
+
+def test_the_curve_of_a_language_model_has_a_point_for_each_evaluation():
+    journey = Journey(StopSpec(env_steps=10_000), words=LANGUAGE)
+    evaluation = ANSWERING.evaluation
+    assert evaluation is not None
+    for steps in range(0, 1000, 10):
+        accuracy = AccuracyStatus(initial=0.0, best=1.0, latest=steps // 100 / 10)
+        update = {"env_steps": steps // 100 * 100}
+        journey.see(
+            seen(steps, 0.5).model_copy(
+                update={"accuracy": accuracy, "evaluation": evaluation.model_copy(update=update)}
+            )
+        )
+    assert journey.curve == [number / 10 for number in range(10)]
+
+
+def test_words_follow_the_task_and_the_scope():
+    assert words_for(a_language_job(scope="batch").spec).tv == "TV per token"
+    job = a_language_job().model_dump(by_alias=True)
+    job["spec"] |= {"algorithm": {"name": "grpo"}}
+    assert words_for(VACOJob.model_validate(job).spec).accurate
+    assert CONTROL.samples == "steps"

@@ -5,6 +5,8 @@ from typing import Final
 
 from vaco.job import StopSpec, VACOJobStatus
 
+from vaco_operator.display.words import CONTROL, Words
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -18,37 +20,41 @@ class Progress:
     missed: str = ""
 
 
-def progress(stop: StopSpec, status: VACOJobStatus, first_return: float | None) -> Progress:
+def progress(
+    stop: StopSpec, status: VACOJobStatus, first_return: float | None, words: Words = CONTROL
+) -> Progress:
     """Return the greatest share of all stop conditions: any of them ends the run.
 
     Args:
         stop: the conditions; at least one is given.
         status: of the run.
         first_return: the return that training began with; a goal's share is measured from there.
+        words: that fit the job.
 
     """
     ways = []
     if stop.return_ is not None:
         goal, now = stop.return_.mean, status.return_mean
-        text = f"return {'-' if now is None else f'{now:.4g}'} of {goal:g}"
+        text = f"{words.earned} {'-' if now is None else f'{now:.4g}'} of {goal:g}"
         ways.append(Progress(_share_of_goal(now, first_return, goal), text))
     if stop.env_steps is not None:
-        text = f"{status.env_steps:,} of {stop.env_steps:,} steps"
+        text = f"{status.env_steps:,} of {stop.env_steps:,} {words.samples}"
         ways.append(Progress(status.env_steps / stop.env_steps, text))
     if stop.wall_clock_seconds is not None:
         text = f"{status.train_seconds:.0f} of {stop.wall_clock_seconds:.0f} s"
         ways.append(Progress(status.train_seconds / stop.wall_clock_seconds, text))
     nearest = max(ways, key=lambda way: way.share)
-    return Progress(min(1.0, max(0.0, nearest.share)), nearest.text, _missed(stop, status))
+    missed = _missed(stop, status, words)
+    return Progress(min(1.0, max(0.0, nearest.share)), nearest.text, missed)
 
 
-def _missed(stop: StopSpec, status: VACOJobStatus) -> str:
+def _missed(stop: StopSpec, status: VACOJobStatus, words: Words) -> str:
     goal, reached = stop.return_, status.return_mean
     if status.phase != "Complete" or goal is None:
         return ""
     if reached is not None and reached >= goal.mean:
         return ""
-    return f"return goal of {goal.mean:g} missed"
+    return f"{words.earned} goal of {goal.mean:g} missed"
 
 
 def _share_of_goal(now: float | None, first: float | None, goal: float) -> float:
@@ -63,37 +69,49 @@ CURVE_POINTS: Final = 64
 
 
 class Journey:
-    """A run as it was seen so far: where it began, and its curve of returns, thinned to a bound.
+    """A run as it was seen so far: where it began, and its curve, thinned to a bound.
 
     Args:
         stop: the conditions under which it ends.
         first_return: the return that it began with, if an earlier run had seen it.
+        words: that fit the job. Where answers are right or wrong, the curve is of the accuracy.
 
     """
 
-    def __init__(self, stop: StopSpec, first_return: float | None = None) -> None:
+    def __init__(
+        self, stop: StopSpec, first_return: float | None = None, words: Words = CONTROL
+    ) -> None:
         self._stop = stop
-        self._steps = -1
+        self._at = -1
         self._every = 1
         self._skipped = 0
+        self.words = words
         self.first_return = first_return
-        self.returns: list[float] = []
+        self.curve: list[float] = []
 
     def see(self, status: VACOJobStatus) -> Progress:
         """Take note of a status; returns how far it is."""
-        if status.return_mean is not None and status.env_steps != self._steps:
-            self._steps = status.env_steps
-            if self.first_return is None:
-                self.first_return = status.return_mean
-            self._keep(status.return_mean)
-        return progress(self._stop, status, self.first_return)
+        if self.first_return is None:
+            self.first_return = status.return_mean
+        at, value = self._point(status)
+        if value is not None and at != self._at:
+            self._at = at
+            self._keep(value)
+        return progress(self._stop, status, self.first_return, self.words)
+
+    def _point(self, status: VACOJobStatus) -> tuple[int, float | None]:
+        """Return a point of the curve: after how many samples, and how high."""
+        if not self.words.accurate:
+            return status.env_steps, status.return_mean
+        accuracy, evaluation = status.accuracy, status.evaluation
+        return evaluation.env_steps if evaluation else 0, accuracy.latest if accuracy else None
 
     def _keep(self, value: float) -> None:
         self._skipped += 1
         if self._skipped < self._every:
             return
         self._skipped = 0
-        self.returns.append(value)
-        if len(self.returns) == 2 * CURVE_POINTS:
-            self.returns = self.returns[1::2]
+        self.curve.append(value)
+        if len(self.curve) == 2 * CURVE_POINTS:
+            self.curve = self.curve[1::2]
             self._every *= 2

@@ -16,9 +16,10 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from vaco.job import LedgerStatus, StopSpec, VACOJobStatus
+from vaco.job import AccuracyStatus, LedgerStatus, StopSpec, VACOJobStatus
 
 from vaco_operator.display.progress import CURVE_POINTS, Journey, Progress
+from vaco_operator.display.words import CONTROL, Words
 
 LINE_SECONDS: Final = 5.0
 ECHO_COLUMNS: Final = 4
@@ -70,7 +71,7 @@ class PlainView:
         now = self._clock()
         if now >= self._due or status.phase != self._phase:
             self._due, self._phase = now + LINE_SECONDS, status.phase
-            line = status_line(status, done)
+            line = status_line(status, done, self._journey.words)
             if line != self._last:
                 self._last = line
                 self._write(line)
@@ -110,7 +111,8 @@ class LiveView:
     def show(self, status: VACOJobStatus) -> None:
         """Redraw the picture."""
         done = self._journey.see(status)
-        drawn = picture(self._title, status, done, self._journey.returns)
+        journey = self._journey
+        drawn = picture(self._title, status, done, journey.curve, journey.words)
         # A terminal echoes ^C after the last line: were that full, the echo would wrap, and the
         # picture be redrawn one line too low.
         width = max(20, self._live.console.width - ECHO_COLUMNS)
@@ -122,29 +124,34 @@ class LiveView:
 
 
 def open_view(
-    title: str, stop: StopSpec, console: Console, first_return: float | None = None
+    title: str,
+    stop: StopSpec,
+    console: Console,
+    first_return: float | None = None,
+    words: Words = CONTROL,
 ) -> PlainView | LiveView:
     """Choose what suits the place: a picture for a terminal, lines for a file or a pipe."""
-    journey = Journey(stop, first_return)
+    journey = Journey(stop, first_return, words)
     # Colours may be forced upon a pipe; a picture that redraws itself may not.
     if console.file.isatty() and not console.is_dumb_terminal:
         return LiveView(title, journey, console)
     return PlainView(journey, lambda line: console.out(line, highlight=False))
 
 
-def status_line(status: VACOJobStatus, done: Progress) -> str:
+def status_line(status: VACOJobStatus, done: Progress, words: Words = CONTROL) -> str:
     """Tell a status in one line."""
     if status.phase in ("Pending", "Starting"):
         return f"{status.phase}: {status.message}" if status.message else status.phase
     parts = (
         f"{status.train_seconds:.0f} s {status.phase} {done.share:.0%}",
         *([done.missed] if done.missed else []),
-        f"return {_or_dash(status.return_mean, '.1f')}",
-        f"steps {status.env_steps:,} ({status.steps_per_second:,.0f}/s)",
+        *([f"accuracy {accuracy_text(status.accuracy)}"] if words.accurate else []),
+        f"{words.earned} {_earned(status, words)}",
+        f"{words.samples} {status.env_steps:,} ({status.steps_per_second:,.0f}/s)",
         f"version {status.version}",
-        f"lag p50 {status.lag.p50:.1f} p95 {status.lag.p95:.1f}",
-        f"TV {_or_dash(status.tv, '.3f')}/{_or_dash(status.tv_threshold, '.3f')}",
-        f"filtered {_or_dash(status.filtered_share, '.1%')}",
+        f"{words.lag} p50 {status.lag.p50:.1f} p95 {status.lag.p95:.1f}",
+        f"{words.tv} {_or_dash(status.tv, '.3f')}/{_or_dash(status.tv_threshold, '.3f')}",
+        f"{words.filtered} {_or_dash(status.filtered_share, '.1%')}",
         f"actors {status.actors.ready}/{status.actors.desired}",
         ledger_text(status.ledger),
     )
@@ -152,7 +159,11 @@ def status_line(status: VACOJobStatus, done: Progress) -> str:
 
 
 def picture(
-    title: str, status: VACOJobStatus, done: Progress, returns: list[float]
+    title: str,
+    status: VACOJobStatus,
+    done: Progress,
+    curve: list[float],
+    words: Words = CONTROL,
 ) -> RenderableType:
     """Draw a status.
 
@@ -160,7 +171,8 @@ def picture(
         title: what the run is called.
         status: of the run.
         done: how far it is.
-        returns: the curve so far.
+        curve: the curve so far.
+        words: that fit the job.
 
     """
     heading = Text.assemble(
@@ -174,7 +186,9 @@ def picture(
     way.add_row(
         ProgressBar(total=1.0, completed=done.share), Text(f"{done.share:.0%}  {done.text}")
     )
-    parts: list[RenderableType] = [way, _figures(status, returns)]
+    parts: list[RenderableType] = [way, _figures(status, curve, words)]
+    if words.accurate:
+        parts.append(_labelled("accuracy", accuracy_text(status.accuracy)))
     if status.scaling.last_reason:
         parts.append(_labelled("scaling", status.scaling.last_reason))
     parts.append(_labelled("ledger", ledger_text(status.ledger)))
@@ -193,6 +207,16 @@ def ledger_text(ledger: LedgerStatus) -> str:
     )
 
 
+def accuracy_text(accuracy: AccuracyStatus | None) -> str:
+    """Tell the share of right answers: now, before training, and the best so far."""
+    if accuracy is None:
+        return "-"
+    now, first, best = accuracy.latest, accuracy.initial, accuracy.best
+    return (
+        f"{_or_dash(now, '.1%')} (initial {_or_dash(first, '.1%')}, best {_or_dash(best, '.1%')})"
+    )
+
+
 def sparkline(values: list[float], width: int) -> str:
     """Draw the last `width` values as bars between their least and their greatest."""
     shown = values[-width:]
@@ -203,28 +227,33 @@ def sparkline(values: list[float], width: int) -> str:
     return "".join(_BARS[round((value - least) / span * top) if span else 0] for value in shown)
 
 
-def _figures(status: VACOJobStatus, returns: list[float]) -> Table:
+def _figures(status: VACOJobStatus, curve: list[float], words: Words) -> Table:
     table = Table.grid(padding=(0, 2))
     for _ in range(3):
         table.add_column(style="dim")
         table.add_column()
     lag, actors = status.lag, status.actors
     table.add_row(
-        *("return", Text(_or_dash(status.return_mean, ".1f"), style="bold")),
-        *("steps/s", f"{status.steps_per_second:,.0f}"),
-        *("steps", f"{status.env_steps:,} in {status.train_seconds:.0f} s"),
+        *(words.earned, Text(_earned(status, words), style="bold")),
+        *(f"{words.samples}/s", f"{status.steps_per_second:,.0f}"),
+        *(words.samples, f"{status.env_steps:,} in {status.train_seconds:.0f} s"),
     )
     table.add_row(
         *("version", f"{status.version:,}"),
-        *("lag", f"p50 {lag.p50:.1f}  p95 {lag.p95:.1f}"),
+        *(words.lag, f"p50 {lag.p50:.1f}  p95 {lag.p95:.1f}"),
         *("actors", f"{actors.ready}/{actors.desired} ready, {actors.min} to {actors.max}"),
     )
     table.add_row(
-        *("TV", _tv(status)),
-        *("filtered", _or_dash(status.filtered_share, ".1%")),
-        *("curve", sparkline(returns, CURVE_POINTS // 2)),
+        *(words.tv, _tv(status)),
+        *(words.filtered, _or_dash(status.filtered_share, ".1%")),
+        *("curve", sparkline(curve, CURVE_POINTS // 2)),
     )
     return table
+
+
+def _earned(status: VACOJobStatus, words: Words) -> str:
+    # Rewards are often 0 or 1.
+    return _or_dash(status.return_mean, ".3f" if words.accurate else ".1f")
 
 
 def _tv(status: VACOJobStatus) -> Text:
