@@ -48,16 +48,20 @@ class Scaler:
     due: float = -math.inf
 
     @classmethod
-    def begin(cls, spec: VACOJobSpec, desired: int, events: int) -> Self:
-        """Begin with `desired`, clamped to the bounds, and `events` changes counted before."""
-        policy = ScalingPolicy.from_spec(spec)
+    def begin(cls, spec: VACOJobSpec, desired: int, events: int, room: int | None = None) -> Self:
+        """Begin with `desired`, clamped to the bounds, and `events` changes counted before.
+
+        `room` is what the machine has for actors, if they all share one (`ScalingPolicy.room`).
+        """
+        policy = ScalingPolicy.from_spec(spec, room)
         allowed, limit = policy.clamp(desired)
         reason = _asked(policy, desired) if limit else "as the job asks for"
         return cls(policy, spec.autoscaling.interval_seconds, allowed, events, reason, limit)
 
     def governed_by(self, spec: VACOJobSpec) -> Self:
         """Go on under the rules of `spec`; if they are others, the next decision is due at once."""
-        policy, interval = ScalingPolicy.from_spec(spec), spec.autoscaling.interval_seconds
+        policy = ScalingPolicy.from_spec(spec, self.policy.room)
+        interval = spec.autoscaling.interval_seconds
         if (policy, interval) == (self.policy, self.interval):
             return self
         return replace(self, policy=policy, interval=interval, due=-math.inf)

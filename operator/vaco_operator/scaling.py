@@ -8,7 +8,8 @@ stabilisation window the most cautious wish wins, and no direction moves by more
 actors per period.
 
 `decide` is pure and knows neither processes nor pods: the local runner and the operator both call
-it, and both keep the `ScalingState` it hands back for the next call.
+it, and both keep the `ScalingState` it hands back for the next call. Where all actors share the
+cores of one machine, no more are added than it has room for: a cluster finds them other nodes.
 """
 
 import math
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LAG_TOLERANCE = 0.1
 """Within this share below the lag's target the count may not grow: it would only be taken back."""
+LEAST_ROOM = 2
+"""Even beside a learner on two cores a second actor pays: none of them computes all of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,18 @@ class Rules:
     period: float
 
 
+def room_beside_learner(spec: "VACOJobSpec", cores: int) -> int:
+    """Return how many actors a machine of so many cores has room for, its learner left alone."""
+    return max(LEAST_ROOM, (cores - spec.learner.threads) // spec.actors.threads)
+
+
 @dataclass(frozen=True, slots=True)
 class ScalingPolicy:
-    """What the manifest says about the number of actors."""
+    """What the manifest says about the number of actors.
+
+    `room` is how many of them the machine has room for, which bounds what is added by itself, and
+    neither `minimum` nor what a person asks for; None: it is as good as boundless.
+    """
 
     mode: str
     minimum: int
@@ -44,14 +56,15 @@ class ScalingPolicy:
     down: Rules
     target_lag_versions: float | None = None
     target_lag_tv: float | None = None
+    room: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.maximum:
             raise ValueError(f"actors must be bounded by 1 <= {self.minimum} <= {self.maximum}")
 
     @classmethod
-    def from_spec(cls, spec: "VACOJobSpec") -> "ScalingPolicy":
-        """Read ``spec.actors`` and ``spec.autoscaling``."""
+    def from_spec(cls, spec: "VACOJobSpec", room: int | None = None) -> "ScalingPolicy":
+        """Read ``spec.actors`` and ``spec.autoscaling``; `room` is the machine's."""
         scaling = spec.autoscaling
         up, down = scaling.scale_up, scaling.scale_down
         return cls(
@@ -64,6 +77,7 @@ class ScalingPolicy:
             down=Rules(down.stabilization_window_seconds, down.max_change, down.period_seconds),
             target_lag_versions=scaling.target_lag.versions,
             target_lag_tv=scaling.target_lag.tv,
+            room=room,
         )
 
     def clamp(self, replicas: int) -> tuple[int, str]:
@@ -131,8 +145,8 @@ class Decision:
     Without a `reason` nothing was decided, as a person or another program decides: what was said
     before stands.
 
-    `limit` names what keeps the count from the wish: MinReplicas, MaxReplicas, RateLimit, or
-    nothing. A stabilisation window is no limit: it is part of the wish.
+    `limit` names what keeps the count from the wish: MinReplicas, MaxReplicas, Cores, RateLimit,
+    or nothing. A stabilisation window is no limit: it is part of the wish.
     """
 
     desired: int
@@ -173,6 +187,10 @@ def decide(
         return Decision(current, reason, state.wished(current, now, policy))
     wish, reason = _wish(policy, current, ready, signals)
     wish, limit = policy.clamp(wish)
+    fitting = max(policy.minimum, current, policy.room or policy.maximum)
+    if wish > fitting:
+        wish, limit = fitting, "Cores"
+        reason += f", but the cores of this machine have room for {policy.room}"
     if not state.highs:
         state = state.wished(current, now, policy)
     return _move(policy, current, state.wished(wish, now, policy), limit, reason, now)

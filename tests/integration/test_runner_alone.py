@@ -95,3 +95,14 @@ def test_what_a_run_waited_for_is_not_shown_once_it_stops(tmp_path: Path) -> Non
     (note,) = view.notes
     before = int(note.split()[0])
     assert [status.phase for status in view.shown[before:]] == ["Suspended"]
+
+
+def test_the_cores_of_this_machine_bound_what_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(8)))
+    directory = RunDirectory(tmp_path / "run")
+    with directory.locked() as lock, ReservedPort() as port:
+        adopted = adopt(directory, job(learner={"threads": 2}, actors={"threads": 2})).job
+        programs = HangingPrograms(adopted, directory, port.address, lock)
+        assert LocalRunner(programs, None, 1, Recorder())._scaler.policy.room == 3

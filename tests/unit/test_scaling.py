@@ -7,7 +7,15 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vaco_operator.scaling import Decision, Rules, ScalingPolicy, ScalingState, Signals, decide
+from vaco_operator.scaling import (
+    Decision,
+    Rules,
+    ScalingPolicy,
+    ScalingState,
+    Signals,
+    decide,
+    room_beside_learner,
+)
 
 STEADY = ScalingPolicy(
     mode="auto",
@@ -46,6 +54,7 @@ policies = st.builds(
     down=rules,
     target_lag_versions=st.none() | st.floats(0.1, 50),
     target_lag_tv=st.none() | st.floats(0.01, 1),
+    room=st.none() | st.integers(1, 24),
 )
 
 
@@ -258,3 +267,30 @@ def test_a_policy_of_impossible_bounds_is_refused():
         replace(STEADY, minimum=0)
     with pytest.raises(ValueError, match="bounded"):
         replace(STEADY, minimum=5, maximum=4)
+
+
+def test_no_more_are_added_than_the_machine_has_room_for():
+    small = replace(AT_ONCE, room=2)
+    busy = Signals(demand=6000, supply_per_actor=1000, lag_versions=0, tv=0, age_seconds=0)
+    grown = decide(small, 1, 1, busy, ScalingState(), 0)
+    assert (grown.desired, grown.limit) == (2, "Cores")
+    assert grown.reason.endswith("asks for 6, but the cores of this machine have room for 2"), (
+        grown.reason
+    )
+    # More of them than there is room for, by hand or by minReplicas, are not taken away for that.
+    for policy in (small, replace(small, minimum=5)):
+        kept = decide(policy, 5, 5, busy, ScalingState(), 0)
+        assert (kept.desired, kept.limit) == (5, "Cores")
+    least = decide(replace(small, minimum=3), 3, 3, busy, ScalingState(), 0)
+    assert least.desired == 3
+    fitting = replace(busy, demand=2000)
+    assert decide(small, 1, 1, fitting, ScalingState(), 0).limit == ""
+
+
+@pytest.mark.parametrize(
+    ("cores", "learner", "actor", "room"),
+    [(1, 1, 1, 2), (2, 1, 1, 2), (4, 1, 1, 3), (16, 4, 1, 12), (16, 4, 3, 4), (2, 8, 4, 2)],
+)
+def test_the_room_of_a_machine_is_what_its_learner_leaves(cluster_job, cores, learner, actor, room):
+    spec = cluster_job(learner={"threads": learner}, actors={"threads": actor}).spec
+    assert room_beside_learner(spec, cores) == room

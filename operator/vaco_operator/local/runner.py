@@ -10,6 +10,7 @@ reason, the actors leave first, so that what they have sent still counts, and th
 which checkpoints.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from vaco_operator.local.restarts import Restarts
 from vaco_operator.local.scale_request import answer_request, take_request
 from vaco_operator.local.supervised import Death, Supervised
 from vaco_operator.scaler import Change, Scaler
+from vaco_operator.scaling import room_beside_learner
 from vaco_operator.status import Observation, Outcome, job_status
 
 TICK_SECONDS: Final = 0.2
@@ -90,7 +92,8 @@ class LocalRunner:
         self._learner = Supervised("learner", programs.start_learner, Restarts(limit), clock())
         self._pool = ActorPool(programs.start_actor, limit, job.spec.actors.drain_seconds)
         events = before.scaling.events if before else 0
-        self._scaler = Scaler.begin(job.spec, actors, events)
+        room = room_beside_learner(job.spec, len(os.sched_getaffinity(0)))
+        self._scaler = Scaler.begin(job.spec, actors, events, room)
         self._learner_restarts = before.learner_restarts if before else 0
         # What it was last time is no state to begin from: a crashed runner leaves "Running".
         anew = {"phase": "Pending", "completion_time": None}
