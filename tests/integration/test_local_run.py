@@ -78,6 +78,9 @@ def test_a_run_completes_and_can_be_evaluated_and_exported(vaco_run, tmp_path):
     assert status["envSteps"] >= 5000
     assert balances(status)
     assert (runner.root / "report.html").exists()
+    documented = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    for path in runner.root.iterdir():
+        assert f"`{path.name}{'/' if path.is_dir() else ''}`" in documented
     assert "Complete:" in runner.output()
     assert json.loads(call(tmp_path, "status", "pole", "--json")) == status
     result = json.loads(call(tmp_path, "evaluate", "pole", "--episodes", "2", "--json"))
