@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from kube_harness.programs import PROJECT
+from training_harness import warming
 from training_harness.installed import Installed, installed, make_field
 from training_harness.kubectl import Kubectl
 from training_harness.run import PARTS, Document, Run, manifest, prepare, scripted_pod
@@ -33,15 +34,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 AWAY_SECONDS = 60.0
 CARTPOLE = PROJECT / "examples" / "cartpole.yaml"
-WARMING = {
-    "task": {
-        "environment": "test/WarmingCartPole-v0",
-        "imports": [str(PROJECT / "tests" / "environments" / "warming.py")],
-        "kwargs": {"steps": 1500, "seconds": 0.002},
-    },
-    # Users wait for a minute before they give actors back, tests do not.
-    "autoscaling": {"scaleDown": {"stabilizationWindowSeconds": 10}},
-}
 DENY_ALL = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
@@ -105,10 +97,12 @@ def pole(vaco: Installed) -> Iterator[Run]:
 
 
 @pytest.fixture
-def first(vaco: Installed, tmp_path: Path) -> Iterator[Run]:
+def first(vaco: Installed) -> Iterator[Run]:
     """A namespace for one job, which ends with the test: the next one wants both cores."""
     make_field(vaco.api, "first")
-    yield Run(vaco.api, "first", "cartpole", tmp_path)
+    folder = vaco.cluster.kubeconfig.parent / "volumes" / "first"
+    warming.prepare(vaco.api, "first", folder)
+    yield Run(vaco.api, "first", "cartpole", folder)
     vaco.api.delete("v1", "Namespace", "first")
     vaco.api.wait_for(
         "nothing of it runs", lambda: not vaco.api.list("v1", "Pod", "first"), seconds=90
@@ -120,10 +114,12 @@ def test_a_job_that_is_applied_trains_to_its_goal_and_is_scaled_both_ways(
 ) -> None:
     """Its simulator is slow at first: more actors are wanted then, and fewer when it is warm."""
     kubectl = Kubectl(vaco.cluster.kubeconfig)
-    change = ("--local", "--type=merge", f"--patch={json.dumps({'spec': WARMING})}")
+    change = ("--local", "--type=merge", f"--patch={json.dumps({'spec': warming.CHANGE})}")
     path = tmp_path / "cartpole.yaml"
     path.write_text(kubectl.run("patch", f"--filename={CARTPOLE}", *change, "--output=yaml"))
     kubectl.run("--namespace=first", "apply", f"--filename={path}")
+    first.wait_for_status("it is scaled up", lambda s: s["actors"]["ready"] == 4)
+    warming.signal(first.folder).touch()
     kubectl.run(
         *("--namespace=first", "wait", "vj/cartpole"),
         *("--for=condition=Complete", "--timeout=280s"),

@@ -3,12 +3,13 @@
     python tests/cluster/transcript.py docs/kubernetes/transcript.md      # as root
 
 Every command is run as it is written, on a cluster of the node tier. The example is applied as it
-is; what the node has instead of a registry is in `training_harness`. It fails when the job is not
-completed, or was not scaled both ways.
+is; what the node has instead of a registry is in `training_harness`. It fails when a job is not
+completed, or when the one that is to be scaled both ways was not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -25,7 +26,7 @@ import yaml
 from kube_harness import launch
 from kube_harness.api import Api
 from kube_harness.programs import PROJECT, binary
-from training_harness import installed
+from training_harness import installed, warming
 from training_harness.run import Document, Run
 
 CALL_SECONDS = 900
@@ -34,19 +35,31 @@ EXAMPLE = "examples/cartpole.yaml"
 PREFACE = """# From nothing to a trained policy
 
 Written by `python tests/cluster/transcript.py` on {date}: a Kubernetes {kubernetes} whose one node
-is the real kubelet and containerd of a machine with {cores} cores. All commands were run as they
-stand here, in a namespace `demo` that admits the restricted profile of the Pod Security Standards
+is the real kubelet and containerd of a machine with {cores} cores, on which other programs ran too
+(load average {load:.0f} at the start). All commands were run as they stand here, in a namespace `demo` that admits the restricted profile of the Pod Security Standards
 only. No registry can be reached there: the operator's image was built from `operator/Dockerfile`,
 and pods of jobs run the machine's own Python, which the tests mount into them.
 """
 PODS = "kubectl get pods,services,networkpolicies -l training.vaco.dev/job=cartpole"
+EVENTS = (
+    "kubectl get events --sort-by .metadata.creationTimestamp"
+    " --field-selector involvedObject.kind=VACOJob,involvedObject.name={name}"
+)
+SCALING = """## Scale
+
+How many actors a job has follows from what its learner could train and from what an actor makes. To
+see it move both ways within a minute, here is the same job with a simulator that is slow until a
+file appears, a learner with a larger network, and less patience than users have:
+"""
+GOAL = 475
 
 
 class Transcript:
     """Commands and what they printed, in Markdown."""
 
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+    def __init__(self, kubeconfig: Path, folder: Path, volumes: Path) -> None:
         self._folder = folder
+        self._volumes = volumes
         programs = {Path(binary(name)).parent for name in ("helm", "kubectl")}
         path = ":".join([*map(str, programs), os.defpath])
         self._environment = {"PATH": path, "KUBECONFIG": str(kubeconfig), "HOME": str(folder)}
@@ -55,6 +68,10 @@ class Transcript:
     def say(self, text: str) -> None:
         """Add a sentence or a heading."""
         self._parts.append(text)
+
+    def forget_last(self) -> None:
+        """Leave out the last command."""
+        self._parts.pop()
 
     def run(self, command: str) -> str:
         """Run a command and add it with its output, which is returned.
@@ -89,7 +106,7 @@ class Transcript:
     def text(self) -> str:
         """Return all of it, without what is peculiar to this machine."""
         text = "\n".join(self._parts) + "\n"
-        for folder, name in ((PROJECT, "."), (self._folder, "~")):
+        for folder, name in ((PROJECT, "."), (self._folder, "~"), (self._volumes, "/volumes")):
             text = text.replace(str(folder), name)
         return text
 
@@ -102,7 +119,7 @@ class Transcript:
 
     def _add(self, command: str, said: str, place: int | None = None) -> None:
         lines = "\n".join(line.rstrip() for line in said.rstrip().splitlines())
-        part = f"```console\n$ {command}\n{lines}\n```\n"
+        part = "\n".join(["```console", f"$ {command}", *([lines] if lines else []), "```\n"])
         self._parts.insert(len(self._parts) if place is None else place, part)
 
 
@@ -118,40 +135,74 @@ def main(target: Path) -> int:
         kubeconfig = _in_namespace(held.cluster.kubeconfig, Path(home))
         images = Path(home) / "images.yaml"
         images.write_text(yaml.safe_dump(installed.values(held.cluster)))
-        transcript = Transcript(kubeconfig, Path(home))
-        _record(transcript, Run(api, FIELD, "cartpole", Path(home)), images, _version(api))
+        volumes = held.cluster.kubeconfig.parent / "volumes"
+        transcript = Transcript(kubeconfig, Path(home), volumes)
+        _record(transcript, api, Path(home), volumes, images)
         target.write_text(transcript.text(), encoding="utf-8")
     return 0
 
 
-def _record(transcript: Transcript, run: Run, images: Path, version: str) -> None:
+def _record(transcript: Transcript, api: Api, home: Path, volumes: Path, images: Path) -> None:
     today = datetime.now(UTC).date().isoformat()
-    transcript.say(PREFACE.format(date=today, kubernetes=version, cores=os.cpu_count()))
+    transcript.say(
+        PREFACE.format(
+            date=today,
+            kubernetes=_version(api),
+            cores=os.cpu_count(),
+            load=os.getloadavg()[0],
+        )
+    )
     transcript.say("## Install\n")
     where = f"--namespace {installed.NAMESPACE}"
     how = f"{where} --values {images} --wait --hide-notes"
     transcript.run(f"helm install {installed.RELEASE} charts/vaco {how}")
     transcript.run(f"kubectl get pods {where}")
+    _record_example(transcript, Run(api, FIELD, "cartpole", home))
+    _record_scaling(transcript, Run(api, FIELD, "warming", volumes / FIELD), home)
+    transcript.say("## What a field means\n")
+    transcript.run("kubectl explain vj.spec.learner")
+
+
+def _record_example(transcript: Transcript, run: Run) -> None:
     transcript.say("## Train\n")
     transcript.run(f"kubectl apply -f {EXAMPLE}")
     with transcript.watching("kubectl get vj --watch"):
-        run.wait("it is scaled up", lambda: run.events("ScaledUp"), CALL_SECONDS)
-        run.wait_for_status("two are ready", lambda s: s["actors"]["ready"] > 1, CALL_SECONDS)
+        run.wait_for_status("it learns", lambda s: (s.get("returnMean") or 0) > 30, CALL_SECONDS)
         transcript.say("Meanwhile:\n")
-        transcript.run(
-            "kubectl get pods,services,networkpolicies -l training.vaco.dev/job=cartpole"
-        )
+        transcript.run(PODS)
         transcript.run("kubectl describe vj cartpole")
         run.wait_for_status("it ends", _is_over, CALL_SECONDS)
     transcript.say("And at the end:\n")
     transcript.run("kubectl wait --for=condition=Complete vj/cartpole --timeout=10m")
     transcript.run("kubectl get vj")
-    said = transcript.run(
-        "kubectl get events --field-selector involvedObject.kind=VACOJob"
-        " --sort-by .metadata.creationTimestamp"
+    transcript.run(EVENTS.format(name="cartpole"))
+    if (reached := run.status()["returnMean"]) < GOAL:
+        raise RuntimeError(f"the return is {reached}; nothing is written")
+
+
+def _record_scaling(transcript: Transcript, run: Run, home: Path) -> None:
+    """Record how a job is scaled up because its simulator is slow, and down when it is not."""
+    warming.prepare(run.api, FIELD, run.folder)
+    metadata = {"name": run.name}
+    (home / "warming.json").write_text(
+        json.dumps({"metadata": metadata, "spec": warming.CHANGE}, indent=2)
     )
-    transcript.say("## What a field means\n")
-    transcript.run("kubectl explain vj.spec.learner")
+    transcript.say(SCALING)
+    transcript.run(f"cat {home}/warming.json")
+    made = transcript.run(
+        f"kubectl patch --local --type=merge --patch-file {home}/warming.json -f {EXAMPLE} -o yaml"
+    )
+    (home / "warming.yaml").write_text(made)
+    transcript.forget_last()
+    transcript.run(f"kubectl apply -f {home}/warming.yaml")
+    with transcript.watching(f"kubectl get vj {run.name} --watch"):
+        run.wait_for_status("four are ready", lambda s: s["actors"]["ready"] == 4, CALL_SECONDS)
+        transcript.say("All four actors are there; now the simulator gets warm:\n")
+        transcript.run(f"touch {warming.signal(run.folder)}")
+        run.wait_for_status("it ends", _is_over, CALL_SECONDS)
+    transcript.run(f"kubectl wait --for=condition=Complete vj/{run.name} --timeout=10m")
+    transcript.run("kubectl get vj")
+    said = transcript.run(EVENTS.format(name=run.name))
     if missing := [reason for reason in ("ScaledUp", "ScaledDown") if reason not in said]:
         raise RuntimeError(f"the job was not {missing}; nothing is written")
 

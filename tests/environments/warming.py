@@ -4,6 +4,7 @@ It is imported by path (`task.imports`).
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,16 +12,15 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 
 class WarmingCartPole(CartPoleEnv):
-    """Takes `seconds` longer for each of its first `steps` steps."""
+    """Takes `seconds` longer for each step, until there is a file `warm`."""
 
-    def __init__(self, steps: int, seconds: float, **rest: Any) -> None:
+    def __init__(self, warm: str, seconds: float, **rest: Any) -> None:
         super().__init__(**rest)
-        self._cold_steps = steps
+        self._warm = Path(warm)
         self._seconds = seconds
 
     def step(self, action: Any) -> Any:
-        if self._cold_steps > 0:
-            self._cold_steps -= 1
+        if not self._warm.exists():
             time.sleep(self._seconds)
         return super().step(action)
 
