@@ -41,6 +41,7 @@ class Forward:
         batch: CompletionBatch,
         part: Part,
         stepped: Callable[[], None],
+        chosen: Sequence[int] | None = None,
         *,
         entropy: bool = False,
     ) -> TokenScores:
@@ -50,22 +51,24 @@ class Forward:
             batch: where they are.
             part: of the batch.
             stepped: called after every micro-batch.
+            chosen: completions, by their numbers in the part; the tokens of the others score 0.
+                None: all.
             entropy: whether entropies are wanted too.
 
         """
-        logp_N = torch.empty(len(part.index_N), device=part.index_N.device)
-        entropy_N = torch.empty_like(logp_N) if entropy else None
-        everything = range(len(part.sequence_S))
-        for micro, scores in self.micro_batches(batch, part, everything, entropy=entropy):
+        chosen = range(len(part.sequence_S)) if chosen is None else chosen
+        logp_N = torch.zeros(len(part.index_N), device=part.index_N.device)
+        entropy_N = torch.zeros_like(logp_N) if entropy else None
+        for micro, scores in self.micro_batches(batch, part, chosen, entropy=entropy):
             logp_N[micro.index_N] = scores.logp_N
             if entropy_N is not None and scores.entropy_N is not None:
                 entropy_N[micro.index_N] = scores.entropy_N
             stepped()
         return TokenScores(logp_N, entropy_N)
 
-    def at_once(self, batch: CompletionBatch, part: Part) -> bool:
-        """Whether the part goes through the network in one micro-batch."""
-        return micro_batch_count(batch, part, self._budget) == 1
+    def at_once(self, batch: CompletionBatch, part: Part, chosen: Sequence[int]) -> bool:
+        """Whether some of a part's completions go through the network in one micro-batch."""
+        return micro_batch_count(batch, part, chosen, self._budget) == 1
 
     def micro_batches(
         self, batch: CompletionBatch, part: Part, chosen: Sequence[int], *, entropy: bool = False

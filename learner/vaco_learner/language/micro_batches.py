@@ -66,7 +66,7 @@ def lay_out(
     lengths = part.length_S.tolist()
     ends = part.length_S.cumsum(0).tolist()
     prompts = [batch.prompts[group] for group in batch.group_S[part.sequence_S].tolist()]
-    totals = [len(prompts[number]) + lengths[number] - 1 for number in chosen]
+    totals = _totals(batch, part, chosen)
     for bucketed in bucket(totals, budget):
         members = [chosen[place] for place in bucketed]
         width = totals[bucketed[0]]
@@ -87,8 +87,15 @@ def lay_out(
         )
 
 
-def micro_batch_count(batch: CompletionBatch, part: Part, budget: int) -> int:
-    """Return how many micro-batches the whole part takes."""
-    prompts = torch.tensor([len(prompt) for prompt in batch.prompts])
-    total_S = prompts[batch.group_S[part.sequence_S].cpu()] + part.length_S.cpu() - 1
-    return len(bucket(total_S.tolist(), budget))
+def micro_batch_count(
+    batch: CompletionBatch, part: Part, chosen: Sequence[int], budget: int
+) -> int:
+    """Return how many micro-batches `lay_out` makes of the same arguments."""
+    return len(bucket(_totals(batch, part, chosen), budget))
+
+
+def _totals(batch: CompletionBatch, part: Part, chosen: Sequence[int]) -> list[int]:
+    """Return how many tokens of each completion and its prompt go through the network."""
+    lengths = part.length_S.tolist()
+    groups = batch.group_S[part.sequence_S].tolist()
+    return [len(batch.prompts[groups[number]]) + lengths[number] - 1 for number in chosen]

@@ -8,10 +8,9 @@
 The gradient of a minibatch is summed up in micro-batches. Whether its tokens are filtered depends
 on the total variation of all of them, so that has to be known before the first is summed up: the
 tokens' log-probabilities are looked at without gradient first. In the first step of a phase the
-survey has them already, and a minibatch that fits into one micro-batch needs no second look; else
-it costs one more forward pass. Completions whose tokens' losses have no slope (their group earned
-the same, or the filter dropped them) are left out of the passes with gradient, which often saves
-more than that.
+survey has them already, and what fits into one micro-batch needs no second look; else it costs one
+more forward pass. Completions whose tokens' losses have no slope (their group earned the same, or
+the filter dropped them) are left out of the passes with gradient, which often saves more than that.
 """
 
 from __future__ import annotations
@@ -56,6 +55,14 @@ class _Phase:
     start_N: Tensor  # log pi_T
     dropped_N: Tensor  # bool: filtered in some step
     moved: bool = False  # a step was applied: pi is no longer pi_T
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """Tokens of a minibatch whose log-probabilities still have their graph."""
+
+    index_N: Tensor
+    logp_N: Tensor
 
 
 class LanguageUpdater:
@@ -169,16 +176,8 @@ class LanguageUpdater:
         self, phase: _Phase, part: Part, learning_rate: float, stepped: Callable[[], None]
     ) -> Tensor:
         """Filter one minibatch and step on it."""
-        batch, everything = phase.batch, range(len(part.sequence_S))
-        live_N: Tensor | None = None
-        if not phase.moved:
-            policy_N = phase.start_N[part.index_N]
-        elif self._forward.at_once(batch, part):
-            ((micro, scores),) = self._forward.micro_batches(batch, part, everything)
-            live_N = torch.zeros_like(scores.logp_N).index_put((micro.index_N,), scores.logp_N)
-            policy_N = live_N.detach()
-        else:
-            policy_N = self._forward.survey(batch, part, stepped).logp_N
+        batch = phase.batch
+        policy_N, live = self._look(phase, part, stepped)
         minibatch = TokenMinibatch(
             Logps(policy_N, batch.behaviour_logp_N[part.index_N], phase.start_N[part.index_N]),
             part.of_tokens(phase.advantage_S),
@@ -188,16 +187,33 @@ class LanguageUpdater:
         weighed = weigh(self._algorithm, minibatch)
         scale = 1.0 / (self._normaliser * len(part.sequence_S))
         self._optimiser.clear()
-        if live_N is not None:
-            _backward(weighed.slope_N * scale, live_N)
-        else:
+        if live is None:
             self._accumulate(batch, part, weighed, scale, stepped)
+        else:
+            _backward(weighed.slope_N[live.index_N] * scale, live.logp_N)
         loss = weighed.loss_N.sum() * scale
         norm = self._optimiser.apply(loss, learning_rate)
         phase.moved = True
         if weighed.filtered is not None:
             phase.dropped_N[part.index_N] |= ~weighed.filtered.keep_N
         return record_step(minibatch, weighed, self._algorithm.scope, loss, norm)
+
+    def _look(
+        self, phase: _Phase, part: Part, stepped: Callable[[], None]
+    ) -> tuple[Tensor, _Live | None]:
+        """Return log pi of all tokens of a minibatch, without gradient, and those that have one."""
+        batch = phase.batch
+        if not phase.moved:
+            return phase.start_N[part.index_N], None
+        steep_S = phase.advantage_S[part.sequence_S] != 0
+        steep = steep_S.nonzero().squeeze(1).tolist()
+        if not self._forward.at_once(batch, part, steep):
+            return self._forward.survey(batch, part, stepped).logp_N, None
+        level = (~steep_S).nonzero().squeeze(1).tolist()
+        policy_N = self._forward.survey(batch, part, stepped, level).logp_N
+        ((micro, scores),) = self._forward.micro_batches(batch, part, steep)
+        policy_N[micro.index_N] = scores.logp_N.detach()
+        return policy_N, _Live(micro.index_N, scores.logp_N)
 
     def _accumulate(
         self,
