@@ -118,7 +118,7 @@ def test_a_job_that_is_applied_trains_to_its_goal_and_is_scaled_both_ways(
     path = tmp_path / "cartpole.yaml"
     path.write_text(kubectl.run("patch", f"--filename={CARTPOLE}", *change, "--output=yaml"))
     kubectl.run("--namespace=first", "apply", f"--filename={path}")
-    first.wait_for_status("it is scaled up", lambda s: s["actors"]["ready"] == 4)
+    first.wait_for_status("it is scaled up", lambda s: s["actors"]["ready"] == 4, seconds=240)
     warming.signal(first.folder).touch()
     kubectl.run(
         *("--namespace=first", "wait", "vj/cartpole"),

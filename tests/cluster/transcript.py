@@ -105,7 +105,7 @@ class Transcript:
 
     def text(self) -> str:
         """Return all of it, without what is peculiar to this machine."""
-        text = "\n".join(self._parts) + "\n"
+        text = "\n".join(self._parts)
         for folder, name in ((PROJECT, "."), (self._folder, "~"), (self._volumes, "/volumes")):
             text = text.replace(str(folder), name)
         return text
