@@ -36,9 +36,10 @@ PREFACE = """# From nothing to a trained policy
 
 Written by `python tests/cluster/transcript.py` on {date}: a Kubernetes {kubernetes} whose one node
 is the real kubelet and containerd of a machine with {cores} cores, on which other programs ran too
-(load average {load:.0f} at the start). All commands were run as they stand here, in a namespace `demo` that admits the restricted profile of the Pod Security Standards
-only. No registry can be reached there: the operator's image was built from `operator/Dockerfile`,
-and pods of jobs run the machine's own Python, which the tests mount into them.
+(load average {load:.0f} at the start). All commands were run as they stand here,
+in a namespace `demo` that admits the restricted profile of the Pod Security Standards only. No
+registry can be reached there: the operator's image was built from `operator/Dockerfile`, and pods
+of jobs run the machine's own Python, which the tests mount into them.
 """
 PODS = "kubectl get pods,services,networkpolicies -l training.vaco.dev/job=cartpole"
 EVENTS = (
