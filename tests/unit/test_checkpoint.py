@@ -20,8 +20,8 @@ from vaco_learner.deliveries import DeliveryRecord
 from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.ledger import LedgerCounts
 from vaco_learner.lineage import Incarnation, Lineage
-from vaco_learner.restore import begin
 from vaco_learner.progress import Accuracy
+from vaco_learner.restore import begin
 from vaco_learner.roster import ActorRecord
 from vaco_learner.state import LearnerState
 from vaco_policy.spaces import Box, Discrete, Spaces
