@@ -9,7 +9,9 @@ A new child is applied with a version that no object can have, which the server 
 and refuses if there is an object of that name: what belongs to somebody else is never taken over.
 """
 
+import asyncio
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,7 +30,7 @@ from vaco_operator.cluster.desired import child_of
 from vaco_operator.cluster.observed import Child, Observed
 from vaco_operator.cluster.pods import controller_of
 from vaco_operator.cluster.projection import digest, projection
-from vaco_operator.cluster.resources import SECRETS, Document
+from vaco_operator.cluster.resources import DEPLOYMENTS, JOBS, SECRETS, Document
 from vaco_operator.cluster.steps import Patch, Plan
 from vaco_operator.cluster.store import JobKey, Store, Stores
 from vaco_operator.cluster.troubles import API_UNAVAILABLE, QUOTA_EXCEEDED, name_conflict
@@ -36,6 +38,7 @@ from vaco_operator.status import Trouble
 
 _LOG = logging.getLogger(__name__)
 
+_MAKE_PODS: Final = (JOBS, DEPLOYMENTS)
 NO_VERSION: Final = "1"
 """No object has it: etcd counts all writes, and the first was not of one of ours."""
 
@@ -115,19 +118,19 @@ class Applier:
         wrote = await self._patch(key, plan, refused, conflicts)
         wrote |= await self._delete(key, plan, refused, conflicts)
         complete = True
-        for document in plan.children:
-            child = child_of(document)
-            try:
-                wrote |= await self._ensure(key, uid, child, document, observed.live.get(child))
-            except _REFUSALS as error:
-                trouble = _trouble(error, child, key)
-                if trouble is not None:
-                    _note(refused, key, child, trouble)
-                    self._applied.get(key, {}).pop(child, None)
-                if trouble is None or child not in observed.live:
-                    # What follows needs it.
-                    complete = False
-                    break
+        for group in _groups(plan.children):
+            outcomes = await asyncio.gather(
+                *(self._ensure(key, uid, document, observed) for document in group),
+                return_exceptions=True,
+            )
+            for document, outcome in zip(group, outcomes, strict=True):
+                if isinstance(outcome, bool):
+                    wrote |= outcome
+                else:
+                    complete &= self._can_go_on(key, document, outcome, observed, refused)
+            if not complete:
+                # What follows needs it.
+                break
         return Done(wrote, tuple(refused), complete, next(iter(conflicts), None))
 
     async def _patch(
@@ -192,10 +195,34 @@ class Applier:
             wrote = True
         return wrote
 
-    async def _ensure(
-        self, key: JobKey, uid: str, child: Child, document: Document, live: Document | None
+    def _can_go_on(
+        self,
+        key: JobKey,
+        document: Document,
+        error: BaseException,
+        observed: Observed,
+        refused: list[Refused],
     ) -> bool:
+        """Note why a child was not written; returns whether what follows can do without.
+
+        Raises:
+            BaseException: the error, if it is no refusal.
+
+        """
+        if not isinstance(error, _REFUSALS):
+            raise error
+        child = child_of(document)
+        trouble = _trouble(error, child, key)
+        if trouble is None:
+            return False
+        _note(refused, key, child, trouble)
+        self._applied.get(key, {}).pop(child, None)
+        return child in observed.live
+
+    async def _ensure(self, key: JobKey, uid: str, document: Document, observed: Observed) -> bool:
         """Write a child unless it is as it should be; returns whether it was written."""
+        child = child_of(document)
+        live = observed.live.get(child)
         known = self._applied.setdefault(key, {})
         wanted = digest(document)
         if live is not None and _is_as_left(known.get(child), wanted, document, live):
@@ -239,6 +266,18 @@ class Applier:
             return await self._api.apply(
                 child.resource, _with(document, uid=there["metadata"]["uid"])
             )
+
+
+def _groups(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    """Split children into those that are written at once, each group after the one before.
+
+    What pods need does not need each other. Then come the learner's Job and the actors' Deployment,
+    one after the other.
+    """
+    pods_need = [each for each in documents if child_of(each).resource not in _MAKE_PODS]
+    if pods_need:
+        yield pods_need
+    yield from ([each] for each in documents if child_of(each).resource in _MAKE_PODS)
 
 
 class _TakenError(Exception):

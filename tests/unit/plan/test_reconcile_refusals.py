@@ -1,4 +1,4 @@
-"""What is refused, a child at a time, does not keep the rest of a job from going on.
+"""In which order a plan is carried out, and that what is refused of it holds up nothing else.
 
 The API server here is a stand-in that does as it is told but for what it is to refuse; the real one
 is in tests/cluster.
@@ -25,6 +25,7 @@ from vaco_operator.cluster.resources import Document, Resource
 from vaco_operator.cluster.store import JobKey
 
 DENIED = ForbiddenError(403, "Forbidden", "a policy says no")
+MAKE_PODS = ["Job", "Deployment"]
 WEBHOOK = UnavailableError(500, "InternalError", "failed calling webhook")
 
 
@@ -82,9 +83,14 @@ class Silent:
 class Stage:
     """A scene, looked at by a real reconciler."""
 
-    def __init__(self, scene: Scene, refuse: Mapping[str, ApiError]) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        refuse: Mapping[str, ApiError],
+        server: type[RefusingServer] = RefusingServer,
+    ) -> None:
         self.scene = scene
-        self.server = RefusingServer(scene, refuse)
+        self.server = server(scene, refuse)
         scene.put(scene.job)
         within = Surroundings(SETTINGS, self.server, scene.stores, Silent(), lambda _: None)  # type: ignore[arg-type]
         self._reconciler = Reconciler(within, clock=lambda: scene.now)
@@ -173,3 +179,35 @@ def test_a_job_ends_though_a_child_is_refused():
     scene.condition("Job", "pole-learner", type="Complete")
     stage.look(1)
     assert scene.status.phase == "Complete"
+
+
+class MeetingServer(RefusingServer):
+    """Answers to none of five requests before all five have come."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.all_are_here = asyncio.Barrier(5)
+
+    async def apply(self, resource: Resource, document: Document, *_: str) -> Any:
+        if resource.kind not in MAKE_PODS:
+            async with asyncio.timeout(5):
+                await self.all_are_here.wait()
+        return await super().apply(resource, document)
+
+
+def test_what_pods_need_is_written_at_once_and_what_makes_pods_after_it():
+    scene = Scene()
+    stage = Stage(scene, {}, MeetingServer)
+    stage.look(0)
+    kinds = [kind for _, kind in stage.server.asked]
+    assert sorted(kinds[:5]) == [
+        "ConfigMap", "NetworkPolicy", "NetworkPolicy", "Secret", "Service",
+    ]  # fmt: skip
+    assert kinds[5:] == MAKE_PODS
+
+
+def test_what_makes_pods_is_not_written_when_what_they_need_is_refused():
+    stage = Stage(Scene(), {"ConfigMap": DENIED})
+    stage.look(0)
+    assert not set(MAKE_PODS) & {kind for _, kind in stage.server.asked}
+    assert stage.count("apply", "Service") == 1
