@@ -25,7 +25,7 @@ from vaco_learner.journal import Journal
 from vaco_learner.ledger import Ledger
 from vaco_learner.loop import Surroundings, TrainingLoop
 from vaco_learner.metrics import Board, NoBoard, TensorBoard
-from vaco_learner.progress import Progress
+from vaco_learner.progress import WAITS_FOR_ACTORS, Progress
 from vaco_learner.publisher import Publisher
 from vaco_learner.restore import Beginning
 from vaco_learner.roster import Roster
@@ -140,7 +140,8 @@ def _restore(parts: Parts, trainer: Trainer) -> None:
     """Give the trainer what the checkpoint kept, or have it do what comes before the first one."""
     checkpoint, state = parts.beginning.checkpoint, parts.beginning.state
     if checkpoint is None or state is None:
-        trainer.begin(lambda: _still_wanted(parts))
+        trainer.begin(lambda: _still_wanted(parts), parts.progress.prepares)
+        parts.progress.prepares(WAITS_FOR_ACTORS)
         return
     trainer.load_state(
         TrainerState(

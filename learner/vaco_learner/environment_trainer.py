@@ -45,7 +45,7 @@ class EnvironmentTrainer:
         """The whole policy."""
         return self._updater.policy
 
-    def begin(self, stepped: Callable[[], None]) -> None:
+    def begin(self, _stepped: Callable[[], None], _tell: Callable[[str], None], /) -> None:
         """Do nothing: fresh weights are the first version."""
 
     def train(

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from vaco.v1 import learner_pb2
 
 from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.windows import LagSummary
+
+WAITS_FOR_ACTORS: Final = "waiting for the first actor"
 
 
 class LearnerPhase(Enum):
@@ -102,7 +105,7 @@ class Progress:
         self._lock = threading.Lock()
         self._started = clock()
         self._phase = LearnerPhase.STARTING
-        self._message = "waiting for the first actor"
+        self._message = WAITS_FOR_ACTORS
         self._incarnation = 0
         self._standing = Standing()
         self._checkpoint_version = 0
@@ -126,6 +129,12 @@ class Progress:
             self._earlier_seconds = train_seconds
             self._evaluation = evaluation
             self._accuracy = accuracy
+
+    def prepares(self, how: str) -> None:
+        """Note what is done, or awaited, before the first fragment."""
+        with self._lock:
+            if self._phase is LearnerPhase.STARTING:
+                self._message = how
 
     def fragment_admitted(self) -> None:
         """Note that a fragment came in; with the first one training begins."""

@@ -93,8 +93,14 @@ class Trainer(Protocol):
 
         """
 
-    def begin(self, stepped: Callable[[], None]) -> None:
-        """Do what comes before the first version; called once, without a checkpoint."""
+    def begin(self, stepped: Callable[[], None], tell: Callable[[str], None], /) -> None:
+        """Do what comes before the first version; called once, without a checkpoint.
+
+        Args:
+            stepped: called often.
+            tell: called with how far it is, for the status.
+
+        """
 
     def excerpts(self, fragments: Sequence[Any], /) -> list[dict[str, Any]]:
         """Return a few samples for people to read, fit for JSON and bounded in length; or none."""

@@ -61,11 +61,12 @@ class LanguageTrainer:
         """The module whose `state_dict` actors get."""
         return self._model.published
 
-    def begin(self, stepped: Callable[[], None]) -> None:
+    def begin(self, stepped: Callable[[], None], tell: Callable[[str], None]) -> None:
         """Take the supervised steps of `policy.warmStart`, if it asks for some.
 
         Args:
             stepped: called after every pass through the network.
+            tell: called with how far it is.
 
         Raises:
             UserError: the problems cannot be read, or training diverged.
@@ -85,6 +86,7 @@ class LanguageTrainer:
             bf16=spec.learner.precision == "bf16",
             budget=spec.learner.micro_batch_tokens,
             stepped=stepped,
+            tell=tell,
         )
 
     def train(

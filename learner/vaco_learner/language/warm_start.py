@@ -50,6 +50,7 @@ def warm_start(
     bf16: bool,
     budget: int,
     stepped: Callable[[], None],
+    tell: Callable[[str], None],
 ) -> float:
     """Train the network to answer the examples.
 
@@ -61,6 +62,7 @@ def warm_start(
         bf16: whether the network computes in bfloat16 (autocast).
         budget: tokens that go through the network at once.
         stepped: called after every pass through the network.
+        tell: called with how far it is, every few seconds.
 
     Returns:
         The last step's loss, in nats per token.
@@ -89,9 +91,9 @@ def warm_start(
         if now - reported >= _REPORT_SECONDS or step == spec.steps:
             reported = now
             rate = step / (now - began)
-            _LOG.info(
-                "warm start: step %d of %d, loss %.3f, %.1f steps/s", step, spec.steps, loss, rate
-            )
+            told = f"step {step} of {spec.steps}, loss {loss:.3f}, {rate:.1f} steps/s"
+            _LOG.info("warm start: %s", told)
+            tell(f"warm start: {told}")
     return loss
 
 

@@ -114,7 +114,7 @@ def test_a_warm_start_teaches_the_answers_and_is_the_seeds(language_job: MakeJob
     for seed in (0, 0, 1):
         trainer = trainer_of(replace_seed(job, seed))
         before = to_payload(trainer.published)
-        trainer.begin(nothing)
+        trainer.begin(nothing, print)
         ends.append(to_payload(trainer.published))
         assert ends[-1] != before
     assert ends[0] == ends[1] != ends[2]
@@ -142,7 +142,7 @@ def test_without_a_warm_start_nothing_changes_before_the_first_version(
 ) -> None:
     trainer = trainer_of(language_job())
     before = to_payload(trainer.published)
-    trainer.begin(nothing)
+    trainer.begin(nothing, print)
     assert to_payload(trainer.published) == before
 
 
@@ -155,7 +155,7 @@ def test_answers_that_are_too_long_are_left_out(
     policy = {**POLICY, "warmStart": {"steps": 1}}
     trainer = trainer_of(language_job(policy=policy, task=task))
     with caplog.at_level("WARNING", "vaco_learner.language.trainer"):
-        trainer.begin(nothing)
+        trainer.begin(nothing, print)
     assert "answers have more than 2 tokens" in caplog.text
 
 

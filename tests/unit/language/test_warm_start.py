@@ -27,7 +27,7 @@ def trained(
 ) -> float:
     spec = WarmStart(steps=steps, batch_size=50, learning_rate=rate)
     return warm_start(
-        network, EXAMPLES, spec, seed=seed, bf16=False, budget=budget, stepped=nothing
+        network, EXAMPLES, spec, seed=seed, bf16=False, budget=budget, stepped=nothing, tell=print
     )
 
 
@@ -63,19 +63,31 @@ def test_a_step_is_on_the_mean_over_tokens(decoder: MakeDecoder) -> None:
         logps = network(input_ids=sequences).logits.log_softmax(2)[:, 1:3]
         truth = -logps.gather(2, sequences[:, 2:, None]).mean()
     spec = WarmStart(steps=1, batch_size=100)
-    found = warm_start(network, EXAMPLES, spec, seed=0, bf16=False, budget=9, stepped=nothing)
+    found = warm_start(
+        network, EXAMPLES, spec, seed=0, bf16=False, budget=9, stepped=nothing, tell=print
+    )
     assert found == pytest.approx(float(truth), rel=1e-5)
 
 
-def test_progress_is_told(
+def test_progress_is_logged_and_told(
     decoder: MakeDecoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REPORT_SECONDS", 0.0)
+    told: list[str] = []
     with caplog.at_level(logging.INFO, module.__name__):
-        trained(decoder(), 3)
-    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
-        f"warm start: step {step} of 3" for step in (1, 2, 3)
-    ]
+        warm_start(
+            decoder(),
+            EXAMPLES,
+            WarmStart(steps=3),
+            seed=0,
+            bf16=False,
+            budget=9,
+            stepped=nothing,
+            tell=told.append,
+        )
+    expected = [f"warm start: step {step} of 3" for step in (1, 2, 3)]
+    assert [each.split(",")[0] for each in told] == expected
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == expected
 
 
 def test_divergence_names_the_step_size(decoder: MakeDecoder) -> None:
@@ -88,4 +100,13 @@ def test_divergence_names_the_step_size(decoder: MakeDecoder) -> None:
 
 def test_there_must_be_examples(decoder: MakeDecoder) -> None:
     with pytest.raises(UserError, match=r"spec\.policy\.warmStart"):
-        warm_start(decoder(), [], WarmStart(steps=1), seed=0, bf16=False, budget=9, stepped=nothing)
+        warm_start(
+            decoder(),
+            [],
+            WarmStart(steps=1),
+            seed=0,
+            bf16=False,
+            budget=9,
+            stepped=nothing,
+            tell=print,
+        )
