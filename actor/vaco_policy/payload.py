@@ -9,7 +9,7 @@ so that each is aligned to the size of its numbers.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -163,13 +163,6 @@ def tensor_at(payload: Payload, place: Place) -> Tensor:
     if flat.data_ptr() % place.dtype.itemsize:
         flat = torch.frombuffer(bytearray(piece), dtype=place.dtype)
     return flat.view(place.shape)
-
-
-def chunks(tensor: Tensor, numbers: int) -> Iterator[Tensor]:
-    """Yield a contiguous tensor in flat pieces, so that what is computed of it stays small."""
-    flat = tensor.reshape(-1)
-    for start in range(0, flat.numel(), numbers):
-        yield flat[start : start + numbers]
 
 
 def _writable(piece: memoryview) -> Payload:
