@@ -119,7 +119,7 @@ def test_a_function_that_would_spoil_the_weights_is_named(
 
 def test_the_bound_is_the_tasks(own: Callable[..., Reward]) -> None:
     assert own("large", rewardBound=2e6)("p", "c", "a") == 2e6
-    with pytest.raises(RewardFaultError, match="raise `spec.task.rewardBound`"):
+    with pytest.raises(RewardFaultError, match=r"raise `spec\.task\.rewardBound`"):
         own("length", rewardBound=3)("p", "four", "a")
 
 

@@ -1,0 +1,271 @@
+"""Language models by description and by name: what is built, what is published, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from vaco.errors import UserError
+from vaco.job import VACOJob
+from vaco_policy.language.characters import CHARACTERS, character_tokenizer
+from vaco_policy.language.model import LanguageModel, build
+from vaco_policy.parameters import load_payload, to_payload
+
+MakeJob = Callable[..., VACOJob]
+TINY = {"layers": 2, "hiddenSize": 16, "heads": 2}
+
+
+def built(job: MakeJob, seed: int = 0, *, pretrained: bool = True, **policy: Any) -> LanguageModel:
+    spec = {"type": "languageModel", **(policy or {"tiny": TINY})}
+    return build(job(policy=spec).spec.language, seed, pretrained=pretrained)
+
+
+@pytest.fixture(scope="module")
+def saved(language_job: MakeJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as `save_pretrained` makes it."""
+    directory = tmp_path_factory.mktemp("model")
+    model = built(language_job, seed=3)
+    model.network.save_pretrained(directory)  # type: ignore[operator]
+    model.tokenizer.save_pretrained(directory)
+    return directory
+
+
+def copy_of(saved: Path, directory: Path) -> Path:
+    for file in saved.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    return directory
+
+
+def edit(file: Path, **changed: Any) -> None:
+    document = json.loads(file.read_text())
+    document.update(changed)
+    file.write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
+
+
+def test_characters_are_tokens() -> None:
+    tokenizer = character_tokenizer()
+    tokens = tokenizer.encode(CHARACTERS)
+    assert len(tokens) == len(CHARACTERS) + 1
+    assert tokens[0] == tokenizer.bos_token_id
+    assert len(set(tokens)) == len(tokens)
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == CHARACTERS
+    assert tokenizer.decode(tokenizer.encode("a  b ,c"), skip_special_tokens=True) == "a  b ,c"
+
+
+def test_a_tiny_decoder_is_its_seeds(language_job: MakeJob) -> None:
+    ours = to_payload(built(language_job, 1).published)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    again = built(language_job, 1, pretrained=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert to_payload(again.published) == ours
+    other = built(language_job, 2)
+    assert to_payload(other.published) != ours
+    assert other.contract() == again.contract()
+
+
+def test_a_tiny_decoder_has_room_for_prompt_and_completion(language_job: MakeJob) -> None:
+    model = built(language_job)
+    assert model.network.config.max_position_embeddings == 16  # type: ignore[union-attr]
+    longest_BT = torch.zeros((1, 16), dtype=torch.long)
+    assert model.network(input_ids=longest_BT).logits.shape == (1, 16, model.vocabulary)
+
+
+def test_the_contract_tells_models_apart(language_job: MakeJob) -> None:
+    wider = built(language_job, tiny={**TINY, "hiddenSize": 32})
+    contract = json.loads(built(language_job).contract())["languageModel"]
+    assert contract["vocabulary"] == len(character_tokenizer())
+    assert wider.contract() != built(language_job).contract()
+
+
+def test_a_saved_model_is_loaded_with_its_weights(language_job: MakeJob, saved: Path) -> None:
+    model = built(language_job, model=str(saved))
+    assert to_payload(model.published) == to_payload(built(language_job, seed=3).published)
+
+
+def test_an_actor_needs_the_architecture_only(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    learner = built(language_job, model=str(saved))
+    directory = copy_of(saved, tmp_path)
+    (directory / "model.safetensors").unlink()
+    actor = built(language_job, pretrained=False, model=str(directory))
+    load_payload(actor.published, to_payload(learner.published))
+    tokens_BT = torch.tensor([[1, 5, 9, 20]])
+    with torch.inference_mode():
+        theirs, ours = learner.network(tokens_BT).logits, actor.network(tokens_BT).logits
+    assert torch.equal(theirs, ours)
+
+
+def test_tied_weights_are_published_once(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(saved, tmp_path)
+    edit(directory / "config.json", tie_word_embeddings=True)
+    file = directory / "model.safetensors"
+    untied = load_file(file)
+    save_file({k: v for k, v in untied.items() if k != "lm_head.weight"}, file, {"format": "pt"})
+    model = built(language_job, model=str(directory))
+    names = list(model.published.state_dict())
+    assert "model.embed_tokens.weight" in names
+    assert "lm_head.weight" not in names
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    other = built(language_job, pretrained=False, model=str(directory))
+    load_payload(other.published, to_payload(model.published))
+    head = other.network.get_output_embeddings()  # type: ignore[operator]
+    assert torch.equal(head.weight, next(model.parameters()))
+
+
+def test_adapters_alone_are_trained_and_published(language_job: MakeJob) -> None:
+    lora = {"tiny": TINY, "lora": {"rank": 2}}
+    learner, actor = (built(language_job, pretrained=each, **lora) for each in (True, False))
+    assert learner.contract() == actor.contract()
+    assert built(language_job, 1, **lora).contract() != actor.contract()
+    state = learner.published.state_dict()
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    assert state
+    assert all(".lora_" in name for name in state)
+    assert sum(p.numel() for p in trained) == sum(t.numel() for t in state.values())
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_()
+    tokens_BT = torch.tensor([[1, 5, 9, 20]])
+    with torch.inference_mode():
+        wanted = learner.network(input_ids=tokens_BT).logits
+        assert not torch.equal(actor.network(input_ids=tokens_BT).logits, wanted)
+        load_payload(actor.published, to_payload(learner.published))
+        assert torch.equal(actor.network(input_ids=tokens_BT).logits, wanted)
+
+
+def test_adapters_for_no_layer_are_refused(language_job: MakeJob) -> None:
+    with pytest.raises(UserError, match="'nowhere'") as raised:
+        built(language_job, tiny=TINY, lora={"targetModules": ["nowhere"]})
+    assert raised.value.path == "spec.policy.lora.targetModules"
+
+
+def test_gradient_checkpointing_changes_no_gradient(language_job: MakeJob) -> None:
+    tokens_BT = torch.tensor([[1, 5, 9, 20, 7]])
+    gradients = []
+    for on in (False, True):
+        model = built(language_job, tiny=TINY, gradientCheckpointing=on).train()
+        model.network(input_ids=tokens_BT, use_cache=False).logits.logsumexp(-1).sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert model.network.is_activation_checkpointing
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(checkpointed, plain)
+
+
+def test_dropout_is_off(language_job: MakeJob, saved: Path, tmp_path: Path) -> None:
+    directory = copy_of(saved, tmp_path)
+    edit(directory / "config.json", attention_dropout=0.5)
+    model = built(language_job, model=str(directory)).train()
+    tokens_BT = torch.tensor([[1, 5, 9, 20, 7]])
+    assert torch.equal(model.network(tokens_BT).logits, model.network(tokens_BT).logits)
+
+
+def test_weights_that_are_pickles_are_refused_unread(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(saved, tmp_path)
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(UserError, match=r"are pickles \(pytorch_model.bin\)") as raised:
+        built(language_job, model=str(directory))
+    assert raised.value.path == "spec.policy.model"
+    assert "safe_serialization" in raised.value.cure
+
+
+def test_a_tokenizer_without_a_pad_token_pads_with_its_end(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(saved, tmp_path)
+    edit(directory / "tokenizer_config.json", pad_token=None)
+    model = built(language_job, model=str(directory))
+    assert model.tokenizer.pad_token_id is None
+    assert model.pad_token == model.end_tokens[0] == model.tokenizer.eos_token_id
+
+
+def test_a_tokenizer_without_an_end_is_refused(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(saved, tmp_path)
+    edit(directory / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(UserError, match="has no end token"):
+        built(language_job, model=str(directory))
+
+
+def test_all_ends_of_the_generation_settings_count(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(saved, tmp_path)
+    edit(directory / "generation_config.json", eos_token_id=[7, 2])
+    assert built(language_job, model=str(directory)).end_tokens == (2, 7)
+
+
+def refused(job: MakeJob, directory: Path | str, path: str = "spec.policy.model") -> str:
+    with pytest.raises(UserError) as raised:
+        built(job, model=str(directory))
+    assert raised.value.path == path
+    assert raised.value.cure
+    return raised.value.problem
+
+
+def test_what_is_no_model_is_refused(language_job: MakeJob, saved: Path, tmp_path: Path) -> None:
+    assert "no config.json" in refused(language_job, tmp_path)
+    assert "no directory" in refused(language_job, tmp_path / "nowhere")
+    assert "is a file" in refused(language_job, saved / "config.json")
+    directory = copy_of(saved, tmp_path)
+    edit(directory / "config.json", max_position_embeddings=15)
+    told = refused(language_job, directory, "spec.task.maxCompletionTokens")
+    assert told.startswith("a prompt and a completion may have 16 tokens together")
+    edit(directory / "config.json", max_position_embeddings=64, model_type="nonesuch")
+    assert "the configuration of" in refused(language_job, directory)
+    edit(directory / "config.json", model_type="llama", vocab_size=50)
+    assert "has 100 tokens, and the network 50" in refused_small(language_job, directory)
+    (directory / "model.safetensors").write_bytes(b"not safetensors")
+    assert "the weights of" in refused(language_job, directory)
+    (directory / "model.safetensors").unlink()
+    assert "there are no weights" in refused(language_job, directory)
+
+
+def refused_small(job: MakeJob, directory: Path) -> str:
+    spec = {"type": "languageModel", "model": str(directory)}
+    with pytest.raises(UserError) as raised:
+        build(job(policy=spec).spec.language, 0, pretrained=False)
+    return raised.value.problem
+
+
+def test_code_that_comes_with_a_model_does_not_run_unasked(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    directory = copy_of(saved, tmp_path)
+    ran = tmp_path / "ran"
+    (directory / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    auto = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    edit(directory / "config.json", model_type="own", auto_map=auto)
+    told = refused(language_job, directory, "spec.policy.trustRemoteCode")
+    assert "comes with Python code of its own" in told
+    assert not ran.exists()
+
+
+def test_a_name_that_cannot_be_fetched_is_refused_with_the_cure(
+    language_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="the configuration of nobody/nothing") as raised:
+        built(language_job, model="nobody/nothing")
+    assert "download it beforehand" in raised.value.cure
+
+
+def test_attention_that_is_not_there_is_refused(language_job: MakeJob) -> None:
+    with pytest.raises(UserError, match="flash-attn is not installed") as raised:
+        built(language_job, tiny=TINY, attention="flash_attention_2")
+    assert raised.value.path == "spec.policy.attention"
