@@ -34,6 +34,9 @@ Overrides = Annotated[
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="Run directory, or the name of a job in runs/.")
 ]
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench", help="Compare algorithms under policy lag.")
+
 Checkpoint = Annotated[
     int | None,
     typer.Option("--version", help="Version of a checkpoint; left out: the newest."),
@@ -113,14 +116,15 @@ def status(
 @app.command()
 def evaluate(
     run: Run,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes to play.")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes, or problems.")] = None,
     video: Annotated[Path | None, typer.Option(help="Film one more episode: .mp4 or .gif.")] = None,
     version: Checkpoint = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Play episodes with the policy of a checkpoint.
 
-    It takes its most likely actions, on environments of their own.
+    It takes its most likely actions, on environments of their own. A language model answers
+    held-out problems with its most likely tokens.
     """
     from vaco_operator.commands import evaluate as evaluate_run
 
@@ -138,7 +142,8 @@ def export(
 ) -> None:
     """Write the policy of a checkpoint for use elsewhere.
 
-    As safetensors and JSON, and as ONNX if asked to.
+    As safetensors and JSON, and as ONNX if asked to. A language model goes into a directory that
+    `transformers` loads.
     """
     from vaco_operator.commands import export as export_run
 
@@ -198,6 +203,28 @@ def crd() -> None:
     from vaco_operator.crd.definition import as_yaml
 
     typer.echo(as_yaml(), nl=False)
+
+
+@bench.command()
+def lag(
+    matrix: Annotated[
+        Path,
+        typer.Argument(metavar="MATRIX", help="What to vary (YAML)."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where; left out: runs/bench/<name>.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once; left out: one for each core.")
+    ] = None,
+) -> None:
+    """Run a matrix of training runs; the same command again goes on.
+
+    Exit status: 0 all are finished, 1 some failed, 2 bad input, 130 interrupted.
+    """
+    from vaco_operator.bench_commands import lag as run_matrix
+
+    raise typer.Exit(run_matrix(matrix, out, workers))
 
 
 def main() -> None:

@@ -1,0 +1,66 @@
+"""`python -m vaco_lab`: run a matrix of training runs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
+
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (see `vaco.errors`)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return {"lag": _lag}[options.command](options)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_PERMANENT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on\n")
+        return EXIT_INTERRUPTED
+
+
+def _lag(options: argparse.Namespace) -> int:
+    from vaco_lab.matrix import cells_of, load_matrix
+    from vaco_lab.pool import run_cells
+    from vaco_lab.provenance import commit
+    from vaco_lab.store import Store
+
+    matrix = load_matrix(options.matrix)
+    cells = cells_of(matrix, str(options.matrix))
+    store = Store(options.out or Path("runs") / "bench" / matrix.name)
+    with store.locked():
+        store.keep(matrix)
+        try:
+            failed = run_cells(store, cells, options.workers, commit())
+        finally:
+            count = store.write_tables(cells)
+    sys.stdout.write(f"{count} of {len(cells)} cells are in {store.root / 'table.csv'}\n")
+    if failed:
+        sys.stderr.write(f"{len(failed)} cells failed; the same command runs them again\n")
+    return EXIT_FAILURE if failed else EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vaco_lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    lag = commands.add_parser("lag", help="run a matrix; the same command again goes on")
+    lag.add_argument("matrix", type=Path, help="YAML file")
+    lag.add_argument("--out", type=Path, help="directory; default: runs/bench/<name>")
+    lag.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, help="cells at once")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is not positive")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
