@@ -102,8 +102,8 @@ class Meddling(WeightServicer):
 class LearnerEnd:
     def __init__(self, directory: Path, volume: WeightsVolume | None = None) -> None:
         self.loop = Loop()
-        self.later = 0.0
-        self.snapshots = Snapshots(lambda: time.monotonic() + self.later)
+        self.now = 100.0
+        self.snapshots = Snapshots(lambda: self.now)
         self.crashes: list[BaseException] = []
         self.loop.run(self._start())
         claim = Claims(directory, JOB).stake(1)
@@ -326,7 +326,7 @@ def test_memory_is_one_buffer_on_each_side(
         assert not actor.mailbox.has_room
         # All streams have ended and the version is out for a while, so its buffer is used again.
         eventually(lambda: not any(s.leases for s in learner.snapshots._buffers))
-        learner.later += 1.5
+        learner.now += 1.5
         learner.publish(version, Numbers(version))
         assert len(learner.servicer.requests) == requests, "asked for before there is room"
         actor.mailbox.loaded(weights)
@@ -371,6 +371,7 @@ def test_publication_that_is_put_off_is_owed(learner: LearnerEnd, connect: Conne
     assert learner.servicer.held.wait(SECONDS)
     leases = [learner.snapshots.lease(s) for s in learner.snapshots._buffers]
     learner.publish(2, Numbers(2))
+    eventually(lambda: learner.hub.newest is not None and learner.hub.newest.version == 2)
     newest = learner.hub.newest
     assert newest is not None
     assert newest.snapshot is not None
@@ -389,6 +390,22 @@ def test_publication_that_is_put_off_is_owed(learner: LearnerEnd, connect: Conne
 
     eventually(published)
     eventually(lambda: learner.publisher.version == 3)
+
+
+def test_a_stream_that_loses_its_buffer_goes_on_with_the_newest_and_mixes_nothing(
+    learner: LearnerEnd, connect: Connect
+) -> None:
+    learner.servicer.hold_at = 40
+    learner.publish(1, Numbers(1))
+    actor = connect(learner.port)
+    assert learner.servicer.held.wait(SECONDS)
+    learner.now += 10.0
+    learner.publish(2, Numbers(2))
+    assert len(learner.snapshots) == 1, "the buffer was taken from a stream that stood still"
+    learner.loop.loop.call_soon_threadsafe(learner.servicer.go_on.set)
+    weights = actor.next()
+    assert (weights.version, weights.payload) == (2, Numbers(2).bytes())
+    assert len(learner.servicer.requests) == 1, "no frame of the one was taken for the other's"
 
 
 def test_a_payload_beyond_the_policys_size_is_never_given_memory(

@@ -28,7 +28,7 @@ spec:
   policy: {normaliseObservations: true, normaliseReturns: true, core: CORE}
   algorithm: {epochs: 2, learningRate: 1.0e-3}
   rollout: {environmentsPerActor: 8, fragmentLength: 32}
-  learner: {batchSize: 1024, tensorboard: false}
+  learner: {batchSize: 1024, tensorboard: false, weightsTransport: TRANSPORT}
   stop: {envSteps: 10_000}
 """
 
@@ -65,9 +65,18 @@ def plain_loop(job: VACOJob) -> tuple[bytes, int]:
             version += 1
 
 
-@pytest.mark.parametrize("core", ["null", "{type: gru, hiddenSize: 16}"])
-def test_lock_step_gives_the_same_weights_as_a_plain_loop(start_run, core):
-    run = start_run(MANIFEST.replace("CORE", core))
+@pytest.mark.parametrize(
+    ("core", "transport"),
+    [
+        ("null", "{type: stream}"),
+        ("{type: gru, hiddenSize: 16}", "{type: stream}"),
+        ("null", "{type: filesystem, path: VOLUME}"),
+    ],
+)
+def test_lock_step_gives_the_same_weights_as_a_plain_loop(start_run, tmp_path, core, transport):
+    volume = tmp_path / "volume"
+    manifest = MANIFEST.replace("CORE", core).replace("TRANSPORT", transport)
+    run = start_run(manifest.replace("VOLUME", str(volume)))
     assert run.end() == 0, run.output()
     status = run.status()
     assert status["lag"]["max"] == 0
@@ -79,4 +88,6 @@ def test_lock_step_gives_the_same_weights_as_a_plain_loop(start_run, core):
     checkpoint = run.root / "checkpoints" / f"v{updates:09}"
     assert (checkpoint / "policy.safetensors").read_bytes() == weights
     lines = (run.root / "metrics.jsonl").read_text().splitlines()
+    assert volume.exists() == ("filesystem" in transport)
+    assert not list(volume.rglob("*.safetensors")), "removed at the end"
     assert all(json.loads(line)["rho_max"] == pytest.approx(1.0, abs=1e-4) for line in lines)
