@@ -22,21 +22,12 @@ def group_advantages(reward_S: Tensor, group_S: Tensor, groups: int, *, scale: b
             estimated for a larger one); a group without any has advantage 0.
 
     """
-    exact_S = reward_S.double()  # equal rewards must give exactly 0, however many there are
+    # Sums of float32 numbers are exact in float64 here: equal rewards give exactly 0.
+    exact_S = reward_S.double()
     zeros_G = exact_S.new_zeros(groups)
     count_G = zeros_G.index_add(0, group_S, torch.ones_like(exact_S)).clamp(min=1)
     centred_S = exact_S - (zeros_G.index_add(0, group_S, exact_S) / count_G)[group_S]
-    # The mean of equal numbers may differ from them by rounding.
-    centred_S[_uniform(reward_S, group_S, groups)[group_S]] = 0
     if scale:
         variance_G = zeros_G.index_add(0, group_S, centred_S.square()) / count_G
         centred_S = centred_S / (variance_G.sqrt() + _DEVIATION_FLOOR)[group_S]
     return centred_S.float()
-
-
-@torch.no_grad()
-def _uniform(reward_S: Tensor, group_S: Tensor, groups: int) -> Tensor:
-    """Return which groups have equal rewards throughout, bool [groups]."""
-    least_G = reward_S.new_full((groups,), torch.inf).scatter_reduce(0, group_S, reward_S, "amin")
-    most_G = reward_S.new_full((groups,), -torch.inf).scatter_reduce(0, group_S, reward_S, "amax")
-    return least_G == most_G

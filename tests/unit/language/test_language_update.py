@@ -80,6 +80,25 @@ def test_a_seed_decides_everything(
     assert not same_bits(ends[0], weights(decoder()))
 
 
+@pytest.mark.parametrize("budget", [16384, 24])
+def test_a_step_sees_the_weights_that_the_one_before_has_left(
+    budget: int, language_job: MakeJob, decoder: MakeDecoder, make_groups: MakeGroups
+) -> None:
+    """Two epochs of one phase see what the first steps of two phases see."""
+    groups, found = make_groups(), []
+    for epochs in (2, 1):
+        job = language_job(
+            algorithm={"name": "vaco-lm", "minibatches": 1, "epochs": epochs, "learningRate": 0.01},
+            learner={"microBatchTokens": budget},
+        )
+        updater = updater_with(job, decoder())
+        stats = [train(updater, groups) for _ in range(3 - epochs)]
+        found.append([tv for each in stats for tv in each.tv_per_step])
+        assert (stats[0].tv_start > 0.01) == (epochs == 2)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert abs(found[0][0] - found[0][1]) > 0.01
+
+
 def test_a_restart_goes_on_bit_for_bit(
     language_job: MakeJob, decoder: MakeDecoder, make_groups: MakeGroups
 ) -> None:
