@@ -20,7 +20,14 @@ from grpc import aio
 from torch import nn
 from vaco.channels import bind, server_options
 from vaco.v1 import weights_pb2 as pb
-from vaco.weights import SHARD_BYTES, SPARE_BYTES, Weights, add_weight_servicer, new_buffer
+from vaco.weights import (
+    FRAME_BYTES,
+    SHARD_BYTES,
+    SPARE_BYTES,
+    Weights,
+    add_weight_servicer,
+    new_buffer,
+)
 from vaco.weights_volume import WeightsVolume
 from vaco_actor.backoff import Backoff, BackoffSettings
 from vaco_actor.mailbox import Mailbox
@@ -79,6 +86,8 @@ class Meddling(WeightServicer):
     def __init__(self, hub: Hub, snapshots: Snapshots) -> None:
         super().__init__(JOB, hub, snapshots)
         self.requests: list[pb.WatchWeightsRequest] = []
+        self.headers: list[pb.WeightsHeader] = []
+        self.ended: list[pb.WatchWeightsRequest] = []
         self.flip = -1
         self.hold_at = -1
         self.held = threading.Event()
@@ -89,8 +98,11 @@ class Meddling(WeightServicer):
         self, request: pb.WatchWeightsRequest, context: Any
     ) -> AsyncIterator[bytes]:
         self.requests.append(request)
+        context.add_done_callback(lambda _: self.ended.append(request))
         async for frame in super().WatchWeights(request, context):
             number, self.frames = self.frames, self.frames + 1
+            if len(frame) < FRAME_BYTES:
+                self.headers.append(pb.WatchWeightsResponse.FromString(frame).header)
             if number == self.hold_at:
                 self.held.set()
                 await self.go_on.wait()
@@ -260,6 +272,7 @@ def test_a_cut_stream_goes_on_behind_the_last_whole_shard(
     assert first.held_shards == 0
     assert (second.held_incarnation, second.held_version) == (1, 1)
     assert 2 <= second.held_shards <= 4
+    assert learner.servicer.headers[1].first_shard == second.held_shards
 
 
 def test_a_flipped_bit_is_found_and_its_shard_alone_is_sent_again(
@@ -324,7 +337,8 @@ def test_memory_is_one_buffer_on_each_side(
     for version in (2, 3, 4):
         requests = len(learner.servicer.requests)
         assert not actor.mailbox.has_room
-        # All streams have ended and the version is out for a while, so its buffer is used again.
+        # Its stream has ended and the version is out for a while, so its buffer is used again.
+        eventually(lambda begun=requests: len(learner.servicer.ended) == begun)  # type: ignore[misc]
         eventually(lambda: not any(s.leases for s in learner.snapshots._buffers))
         learner.now += 1.5
         learner.publish(version, Numbers(version))
