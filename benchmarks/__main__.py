@@ -18,7 +18,7 @@ from benchmarks.results_file import machine, record
 __all__ = ["machine", "main"]
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-BENCHMARKS = ("trajectory", "cartpole", "halfcheetah")
+BENCHMARKS = ("trajectory", "weights", "cartpole", "halfcheetah")
 
 
 def main() -> int:
