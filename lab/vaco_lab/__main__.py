@@ -1,4 +1,4 @@
-"""`python -m vaco_lab`: run a matrix of training runs."""
+"""`python -m vaco_lab`: run a matrix of training runs, and write its result page."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (see `vaco.errors`)."""
     options = _parser().parse_args(arguments)
     try:
-        return {"lag": _lag}[options.command](options)
+        return {"lag": _lag, "report": _report}[options.command](options)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_PERMANENT
@@ -45,6 +45,14 @@ def _lag(options: argparse.Namespace) -> int:
     return EXIT_FAILURE if failed else EXIT_OK
 
 
+def _report(options: argparse.Namespace) -> int:
+    from vaco_lab.page import write_page
+    from vaco_lab.store import Store
+
+    sys.stdout.write(f"{write_page(Store(options.directory), options.out)}\n")
+    return EXIT_OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vaco_lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -52,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     lag.add_argument("matrix", type=Path, help="YAML file")
     lag.add_argument("--out", type=Path, help="directory; default: runs/bench/<name>")
     lag.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, help="cells at once")
+    report = commands.add_parser("report", help="write a matrix's result page")
+    report.add_argument("directory", type=Path, help="of the matrix")
+    report.add_argument("--out", type=Path, default=Path("docs/results"), help="where to")
     return parser
 
 

@@ -23,7 +23,7 @@ from vaco.schema.problems import JobError
 
 from vaco_lab.cell import ASYNC, Cell, Lag
 
-MAX_CELLS: Final = 20_000
+MAX_CELLS: Final = 10_000
 _LABEL: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9 ._+=,/x-]{0,39}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,50}")
 

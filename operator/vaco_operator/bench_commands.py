@@ -24,6 +24,16 @@ def lag(matrix: Path, out: Path | None, workers: int | None) -> int:
     return _laboratory("lag", matrix, given)
 
 
+def report(directory: Path, out: Path | None) -> int:
+    """Write the page of a matrix; returns the exit status.
+
+    Raises:
+        UserError: the laboratory is not installed.
+
+    """
+    return _laboratory("report", directory, {"--out": out})
+
+
 def _laboratory(command: str, what: Path, options: dict[str, Path | int | None]) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:

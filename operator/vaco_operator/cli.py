@@ -227,6 +227,19 @@ def lag(
     raise typer.Exit(run_matrix(matrix, out, workers))
 
 
+@bench.command(name="report")
+def bench_report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a matrix that was run.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where; left out: docs/results.")
+    ] = None,
+) -> None:
+    """Write the result page of a matrix: tables with intervals, and plots."""
+    from vaco_operator.bench_commands import report as report_matrix
+
+    raise typer.Exit(report_matrix(directory, out))
+
+
 def main() -> None:
     """Run the command line; what its user can mend is told without a traceback."""
     try:

@@ -1,0 +1,173 @@
+"""The lag laboratory as a command: matrices that are run, killed, gone on with and reported."""
+
+import csv
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from vaco_lab.matrix import cells_of, load_matrix
+from vaco_lab.store import Store
+
+pytestmark = pytest.mark.timeout(300)
+VACO = str(Path(sys.executable).with_name("vaco"))
+SMALL = Path(__file__).parents[2] / "benchmarks" / "lag" / "small.yaml"
+_POLL = threading.Event()
+
+
+def lab(*arguments, root):
+    return subprocess.run(
+        [VACO, "bench", *map(str, arguments)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def table(out, name="table.csv"):
+    """Return the rows of a table; how long a run took is not the same twice."""
+    with (out / name).open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The small matrix, run from beginning to end."""
+    root = tmp_path_factory.mktemp("whole")
+    done = lab("lag", SMALL, "--out", root / "small", "--workers", 2, root=root)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 cells" in done.stdout
+    return root / "small"
+
+
+def test_every_cell_has_a_row_and_a_curve(whole):
+    rows = table(whole)
+    cells = {(r["algorithm"], r["lag"], r["seed"]) for r in rows}
+    assert cells == {(a, k, s) for a in ("vaco", "ppo") for k in "14" for s in "01"}
+    for row in rows:
+        assert row["outcome"] == "complete"
+        assert int(row["env_steps"]) >= 4096
+        # A ring of K versions gives lags from 0 to K - 1.
+        assert float(row["lag_max"]) == float(row["lag"]) - 1
+        assert (float(row["ess_mean"]) < 0.9999999) == (row["lag"] == "4")
+    curves, updates = table(whole, "curves.csv"), sum(int(row["updates"]) for row in rows)
+    assert len(curves) == updates
+    # Two epochs of two minibatches.
+    assert len(table(whole, "steps.csv")) == 8 * 4
+
+
+def test_a_matrix_that_was_killed_goes_on_and_gives_the_same_tables(whole, tmp_path):
+    out = tmp_path / "small"
+    command = ["bench", "lag", str(SMALL), "--out", str(out), "--workers", "1"]
+    with (tmp_path / "output.txt").open("w") as output:
+        process = psutil.Popen([VACO, *command], cwd=tmp_path, stdout=output, stderr=output)
+    try:
+        for _ in range(2400):
+            before = {path: path.stat().st_mtime_ns for path in out.glob("rows/*.json")}
+            if len(before) >= 2:
+                break
+            _POLL.wait(0.05)
+        children = process.children(recursive=True)
+        (laboratory,) = (p for p in children if p.cmdline()[2:4] == ["vaco_lab", "lag"])
+        laboratory.kill()
+        _, left = psutil.wait_procs(children, timeout=30)
+        assert not left
+    finally:
+        process.kill()
+        process.wait()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("rows/*.json")}
+    assert 2 <= len(before) < 8
+    assert not (out / "table.csv").exists()
+    done = lab("lag", SMALL, "--out", out, "--workers", 2, root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # What was finished is as it was: no cell is run twice.
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for name in ("table.csv", "curves.csv", "steps.csv"):
+        assert table(out, name) == table(whole, name)
+
+
+def test_the_page_tells_what_was_run_and_draws_it(whole, tmp_path):
+    done = lab("report", whole, "--out", tmp_path, root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "small.md").read_text()
+    assert "8 of 8 runs" in page
+    assert "| vaco | 2 |" in page
+    for name in ("curves", "profiles", "tv"):
+        picture = tmp_path / f"small-{name}.svg"
+        assert picture.name in page
+        assert 1000 < picture.stat().st_size < 100_000
+
+
+def test_without_lag_a_cell_is_a_synchronous_job(whole, start_run):
+    """The laboratory adds nothing to the rollout and the update that jobs have."""
+    matrix, cells = Store(whole).load()
+    cell = next(c for c in cells if (c.algorithm, c.lag, c.seed) == ("vaco", 1, 1))
+    assert matrix.axes.lag == [1, 4]
+    spec = cell.job.spec.model_copy(update={"synchronous": True})
+    document = cell.job.model_copy(update={"spec": spec}).model_dump_json(
+        by_alias=True, exclude_none=True
+    )
+    run = start_run(document.replace('"name":"small"', '"name":"pole"'))
+    assert run.end() == 0, run.output()
+    lines = [json.loads(x) for x in (run.root / "metrics.jsonl").read_text().splitlines()]
+    of_job = [(x["env_steps"], x["tv"], x["kl"], x["entropy"]) for x in lines if "tv" in x]
+    (document,) = Store(whole).read([cell])
+    of_cell = [(p["env_steps"], p["tv"], p["kl"], p["entropy"]) for p in document["curve"]]
+    assert of_cell == of_job
+
+
+def test_a_real_run_is_a_cell_whose_lag_is_measured(tmp_path):
+    text = SMALL.read_text().replace("lag: [1, 4]", "lag: [async]").replace("seed: 2", "seed: 1")
+    text = text.replace("    ppo: [algorithm.name=ppo]\n", "")
+    (tmp_path / "real.yaml").write_text(text)
+    done = lab("lag", "real.yaml", "--out", "real", root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = table(tmp_path / "real")
+    assert (row["lag"], row["outcome"]) == ("async", "complete")
+    assert int(row["env_steps"]) >= 4096
+    (cell,) = cells_of(load_matrix(tmp_path / "real.yaml"), "real.yaml")
+    run = tmp_path / "real" / "runs" / cell.key / "run"
+    status = json.loads((run / "status.json").read_text())
+    assert status["phase"] == "Complete"
+    # Fewer updates than the status looks back over: its window is the whole run.
+    assert float(row["lag_p95"]) == status["lag"]["p95"]
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path):
+    text = SMALL.read_text().replace(
+        "CartPole: []\n", "CartPole: []\n    Missing: [task.environment=Missing-v9]\n"
+    )
+    text = text.replace("[0, 500]\n", "[0, 500]\n  Missing: [0, 1]\n")
+    text = text.replace("lag: [1, 4]", "lag: [1]").replace("seed: 2", "seed: 1")
+    (tmp_path / "bad.yaml").write_text(text)
+    done = lab("lag", "bad.yaml", "--out", "bad", root=tmp_path)
+    assert done.returncode == 1
+    assert "'Missing-v9' is not the id of an environment" in done.stderr
+    assert {row["environment"] for row in table(tmp_path / "bad")} == {"CartPole"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("  seed: 2", "  seed: 2\n  batch: {}", "`axes.batch` (line 23): unknown field"),
+        ("name=ppo", "name=poo", "Did you mean `spo`"),
+        ("base:", "basis:", "`base`"),
+    ],
+)
+def test_a_bad_matrix_is_refused_before_anything_runs(tmp_path, old, new, told):
+    (tmp_path / "bad.yaml").write_text(SMALL.read_text().replace(old, new))
+    done = lab("lag", "bad.yaml", "--out", "bad", root=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not (tmp_path / "bad").exists()
+
+
+def test_there_is_nothing_to_report_where_nothing_was_run(tmp_path):
+    done = lab("report", tmp_path, root=tmp_path)
+    assert done.returncode == 2
+    assert "no matrix was run here" in done.stderr

@@ -1,0 +1,130 @@
+"""Matrices of the lag laboratory: which cells they have, and what is refused, in which words."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from vaco.errors import UserError
+from vaco_lab.matrix import cells_of, load_matrix
+
+BASE = {
+    "apiVersion": "training.vaco.dev/v1alpha1",
+    "kind": "VACOJob",
+    "metadata": {"name": "base"},
+    "spec": {"task": {"environment": "CartPole-v1"}, "stop": {"envSteps": 1000}},
+}
+MATRIX = {
+    "name": "lag",
+    "title": "Lag",
+    "base": BASE,
+    "axes": {
+        "environment": {"CartPole": [], "Acrobot": ["task.environment=Acrobot-v1"]},
+        "algorithm": {"vaco": [], "ppo": ["algorithm.name=ppo", "algorithm.clipEpsilon=0.1"]},
+        "switch": {"one": [], "two": ["algorithm.epochs=2"]},
+        "lag": [1, 4],
+        "seed": 3,
+    },
+    "reference": "vaco",
+    "scores": {"CartPole": [0, 500], "Acrobot": [-500, 0]},
+}
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """Reads a matrix from a file and makes its cells."""
+
+    def read(document):
+        path = tmp_path / "matrix.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return cells_of(load_matrix(path), "matrix.yaml")
+
+    return read
+
+
+@pytest.fixture
+def changed(cells):
+    """Makes the cells of the matrix above with one place replaced, or without it (None)."""
+
+    def make(place, value):
+        document = copy.deepcopy(MATRIX)
+        *parents, last = place.split(".")
+        here = document
+        for step in parents:
+            here = here[step]
+        if value is None:
+            del here[last]
+        else:
+            here[last] = value
+        return cells(document)
+
+    return make
+
+
+def test_every_combination_is_a_cell_with_its_assignments(cells):
+    made = cells(MATRIX)
+    assert len(made) == 2 * 2 * 2 * 2 * 3
+    assert len({cell.key for cell in made}) == len(made)
+    one = next(c for c in made if str(c) == "Acrobot ppo two K=4 seed 2")
+    spec = one.job.spec
+    assert spec.task.environment == "Acrobot-v1"
+    assert (spec.algorithm.name, spec.algorithm.clip_epsilon, spec.algorithm.epochs) == (
+        "ppo",
+        0.1,
+        2,
+    )
+    assert spec.seed == 2
+
+
+def test_seeds_are_completed_one_after_the_other(cells):
+    first = [cell for cell in cells(MATRIX) if cell.environment == "CartPole"]
+    seeds = [cell.seed for cell in first]
+    assert seeds == sorted(seeds)
+
+
+def test_the_base_may_be_a_manifest_beside_the_matrix(tmp_path, cells):
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(BASE))
+    by_path = cells({**MATRIX, "base": "job.yaml"})
+    assert [cell.key for cell in by_path] == [cell.key for cell in cells(MATRIX)]
+
+
+def test_a_cell_has_its_old_key_if_it_would_do_the_same(cells, changed):
+    before = {cell.key for cell in cells(MATRIX)}
+    assert {cell.key for cell in changed("axes.seed", 4)} > before
+    # A switch of the same name that does something else is another run.
+    other = {cell.key for cell in changed("axes.switch.two", ["algorithm.epochs=3"])}
+    assert len(other & before) == len(before) / 2
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("base", None, "`base`.*missing"),
+        ("base", "absent.yaml", "absent.yaml.*No such file"),
+        ("axes.batch", {"small": []}, r"`axes.batch` \(line \d+\): unknown field"),
+        ("axes.algorithm.ppo", ["algorithm.name"], r"\(CartPole, ppo, one\) --set.*no assignment"),
+        ("axes.algorithm.ppo", ["algorithm.epoch=2"], r"ppo, one.*\n.*algorithm.epoch`.*epochs"),
+        ("axes.algorithm", {}, "axes.algorithm`: no entries"),
+        ("axes.lag", [0], r"axes.lag`: \[0\]. Give numbers from 1"),
+        ("axes.lag", [1, 1], "an entry twice"),
+        ("axes.lag", [100], "over 64 versions behind.*maxPolicyLag"),
+        ("axes.environment.Acrobot", ["stop.return={mean: 1}"], "same number of steps"),
+        ("axes.seed", 1000, "16000 cells, over 10000"),
+        ("reference", "vacoo", "no 'vacoo'.*Did you mean `vaco`"),
+        ("scores.Acrobot", [0, -500], "scores.Acrobot"),
+        ("scores.Acrobot", None, "none for 'Acrobot'"),
+        ("scores.Pong", [0, 1], "no environment 'Pong'"),
+        ("name", "../lag", "name.*Use a-z"),
+    ],
+)
+def test_a_matrix_that_will_not_do_is_refused(changed, place, value, told):
+    with pytest.raises(UserError, match=rf"(?s){told}"):
+        changed(place, value)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[2].glob("benchmarks/lag/?-*.yaml")), ids=lambda p: p.name
+)
+def test_the_matrices_of_the_studies_are_sound(path):
+    made = cells_of(load_matrix(path), str(path))
+    assert max(cell.seed for cell in made) >= 9
