@@ -1,6 +1,7 @@
 """`vaco bench`: the lag laboratory, a program of its own because it needs torch."""
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from vaco.errors import EXIT_PERMANENT, UserError
+
+from vaco_operator.local import _guard
 
 EXIT_BAD_INPUT: Final = 2
 _NEEDED: Final = ("vaco_lab", "torch", "matplotlib")
@@ -42,7 +45,8 @@ def _laboratory(command: str, what: Path, options: dict[str, Path | int | None])
     # Ctrl-C reaches the laboratory as well, which says how it ended; were it ignored here, the
     # laboratory would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
+    guard = [sys.executable, "-I", "-S", _guard.__file__, str(os.getpid())]
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "vaco_lab", command, str(what), *given], check=False
+        [*guard, sys.executable, "-m", "vaco_lab", command, str(what), *given], check=False
     )
     return EXIT_BAD_INPUT if done.returncode == EXIT_PERMANENT else done.returncode

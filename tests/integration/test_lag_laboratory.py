@@ -73,13 +73,14 @@ def test_a_matrix_that_was_killed_goes_on_and_gives_the_same_tables(whole, tmp_p
                 break
             _POLL.wait(0.05)
         children = process.children(recursive=True)
-        (laboratory,) = (p for p in children if p.cmdline()[2:4] == ["vaco_lab", "lag"])
-        laboratory.kill()
+        assert len(children) >= 2
+        process.kill()
+        process.wait()
         _, left = psutil.wait_procs(children, timeout=30)
         assert not left
     finally:
-        process.kill()
-        process.wait()
+        if process.is_running():
+            process.kill()
     before = {path: path.stat().st_mtime_ns for path in out.glob("rows/*.json")}
     assert 2 <= len(before) < 8
     assert not (out / "table.csv").exists()
@@ -98,7 +99,7 @@ def test_the_page_tells_what_was_run_and_draws_it(whole, tmp_path):
     assert "8 of 8 runs" in page
     assert "| vaco | 2 |" in page
     for name in ("curves", "profiles", "tv"):
-        picture = tmp_path / f"small-{name}.svg"
+        picture = tmp_path / f"small-{name}.png"
         assert picture.name in page
         assert 1000 < picture.stat().st_size < 100_000
 

@@ -36,8 +36,8 @@ def test_a_run_that_diverged_at_once_has_a_row():
 
 def test_tv_by_step_is_mean_and_maximum_over_phases():
     steps = TvByStep()
-    steps.add([0.0, 0.2])
-    steps.add([0.1, 0.4])
+    steps.add([0.1, 0.2])
+    steps.add([0.0, 0.4])
     assert steps.rows() == [[0.05, 0.1], [pytest.approx(0.3), 0.4]]
 
 
