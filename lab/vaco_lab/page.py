@@ -107,7 +107,16 @@ def _origin(
 
 def _table(matrix: Matrix, setting: Setting) -> Iterator[str]:
     titles = ["", "runs", "final score", "area under the curve", f"P({matrix.reference} better)"]
-    titles += ["final return", "TV mean", "TV max", "filtered", "ESS", "lag p50, p95", "seconds"]
+    titles += [
+        "final return",
+        "TV mean",
+        "TV max",
+        "TV to β",
+        "filtered",
+        "ESS",
+        "lag p50, p95",
+        "seconds",
+    ]
     yield "| " + " | ".join(titles) + " |"
     yield "|" + "---|" * len(titles)
     for entry in setting.entries:
@@ -124,6 +133,7 @@ def _columns(entry: Entry) -> list[str]:
         _returns(entry),
         f"{entry.mean('tv_mean'):.3f}",
         f"{entry.most('tv_max'):.3f}",
+        f"{entry.mean('tv_behaviour_mean'):.3f}",
         f"{100 * entry.mean('filtered_share'):.1f} %",
         f"{entry.mean('ess_mean'):.2f}",
         f"{entry.mean('lag_p50'):.0f}, {entry.mean('lag_p95'):.0f}",
@@ -153,7 +163,7 @@ def _explanation(matrix: Matrix) -> Iterator[str]:
         " 95 % intervals by the bootstrap, stratified by environment; the unit is one training run"
         " (2000 repetitions). P is the probability that a run of the reference ends better than one"
         " of the row (Agarwal et al. 2021, arXiv 2108.13264). TV is against the filter's anchor, or"
-        " against the policy that acted where nothing is filtered."
+        " against the policy that acted (β) where nothing is filtered; TV to β is that for all."
     )
     yield (
         "\nLag is imposed: each fragment is made with one of the last K versions, drawn uniformly."

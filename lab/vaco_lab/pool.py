@@ -1,10 +1,10 @@
 """Worker processes, one for each cell, and how far they are."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,7 +18,6 @@ from vaco_lab.cell import ASYNC, Cell
 from vaco_lab.progress import Progress
 from vaco_lab.store import Store
 
-_PR_SET_PDEATHSIG: Final = 1
 _POLL_SECONDS: Final = 1.0
 
 
@@ -56,8 +55,7 @@ def run_cell(store: Store, cell: Cell, commit: str) -> None:
     """Run one cell, in a process of its own."""
     # Ctrl-C is for the parent, which ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if cell.lag == ASYNC:
             from vaco_lab.measured import run_measured
@@ -74,6 +72,14 @@ def run_cell(store: Store, cell: Cell, commit: str) -> None:
     except Exception:
         sys.stderr.write(f"error: {cell}:\n{traceback.format_exc()}")
         sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """End this process with the one that runs the matrix, however that one ends."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _context() -> ForkServerContext:

@@ -35,6 +35,17 @@ def table(out, name="table.csv"):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+def end_by_kill(process):
+    """Kill the command; what it started ends with it."""
+    children = process.children(recursive=True)
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(children, timeout=30)
+    for orphan in left:
+        orphan.kill()
+    assert not left
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The small matrix, run from beginning to end."""
@@ -72,15 +83,8 @@ def test_a_matrix_that_was_killed_goes_on_and_gives_the_same_tables(whole, tmp_p
             if len(before) >= 2:
                 break
             _POLL.wait(0.05)
-        children = process.children(recursive=True)
-        assert len(children) >= 2
-        process.kill()
-        process.wait()
-        _, left = psutil.wait_procs(children, timeout=30)
-        assert not left
     finally:
-        if process.is_running():
-            process.kill()
+        end_by_kill(process)
     before = {path: path.stat().st_mtime_ns for path in out.glob("rows/*.json")}
     assert 2 <= len(before) < 8
     assert not (out / "table.csv").exists()
@@ -90,6 +94,23 @@ def test_a_matrix_that_was_killed_goes_on_and_gives_the_same_tables(whole, tmp_p
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name in ("table.csv", "curves.csv", "steps.csv"):
         assert table(out, name) == table(whole, name)
+
+
+def test_cells_end_with_the_command_that_runs_them(tmp_path):
+    endless = SMALL.read_text().replace("envSteps: 4096", "envSteps: 1000000000")
+    (tmp_path / "endless.yaml").write_text(endless)
+    with (tmp_path / "output.txt").open("w") as output:
+        command = [VACO, "bench", "lag", "endless.yaml", "--out", "out", "--workers", "2"]
+        process = psutil.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+    try:
+        # The laboratory, the process that the cells are forked from, its helper, and two cells.
+        for _ in range(1200):
+            if len(process.children(recursive=True)) >= 5:
+                break
+            _POLL.wait(0.05)
+        assert len(process.children(recursive=True)) >= 5
+    finally:
+        end_by_kill(process)
 
 
 def test_the_page_tells_what_was_run_and_draws_it(whole, tmp_path):
