@@ -11,8 +11,9 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webdriver import WebDriver
-from vaco.job import LedgerStatus, VACOJobStatus, parse_job
+from vaco.job import AccuracyStatus, LedgerStatus, VACOJobStatus, parse_job
 from vaco.metrics_file import MAX_UPDATES
+from vaco_operator.display.excerpts import SHOWN
 from vaco_operator.display.history import read_history
 from vaco_operator.display.report import write_report
 from vaco_operator.local.run_directory import RunDirectory
@@ -110,6 +111,63 @@ def trained(directory: RunDirectory) -> RunDirectory:
     return directory
 
 
+def excerpts(version: int, **changed: Any) -> dict[str, Any]:
+    told = {"prompt": "3+4=", "completion": f"the sum is {version}", "reward": 1.0, "tokens": 4}
+    return {
+        "event": "excerpts",
+        "version": version,
+        "excerpts": [{**told, "finished": True, **changed}],
+    }
+
+
+def language_update(second: int) -> dict[str, Any]:
+    return update(
+        second,
+        env_steps=512 * second,
+        tv_per_step=[0.004, 0.006],
+        threshold=0.005,
+        prompt_tv_p50=0.003,
+        prompt_tv_p95=0.01,
+        prompt_tv_max=0.2,
+        mismatch_tv=1e-6 if second == 1 else None,
+        mismatch_max=1e-5 if second == 1 else None,
+        lagged_tv=0.004,
+        reward_mean=second / 100,
+        finished_share=0.9,
+        completion_tokens=3.5,
+        completion_tokens_max=5,
+        groups=64,
+        uniform_groups=16,
+        gradient_norm=1.0,
+    )
+
+
+@pytest.fixture
+def answered(directory: RunDirectory) -> RunDirectory:
+    """A language model's run of 90 updates, whose completions are hostile."""
+    job = directory.load_job().model_dump(by_alias=True)
+    job["spec"] = {
+        "task": {"type": "languageModel"},
+        "policy": {"type": "languageModel", "tiny": {}},
+        "algorithm": {"name": "vaco-lm"},
+        "stop": {"envSteps": 100_000},
+    }
+    directory.store_job(parse_job(job))
+    evaluation = {"event": "evaluation", "episodes": 100, "return_mean": 0.5, "return_std": 0.5}
+    lines: list[dict[str, Any]] = [{**evaluation, "version": 0, "env_steps": 0, "accuracy": 0.25}]
+    for second in range(1, 91):
+        lines += [language_update(second), excerpts(second)]
+    lines += [
+        {**evaluation, "version": 60, "env_steps": 512 * 60, "accuracy": 0.75},
+        excerpts(90, prompt=HOSTILE, completion=HOSTILE, reward=0.0, finished=False),
+    ]
+    write_lines(directory.metrics_file, lines)
+    accuracy = AccuracyStatus(initial=0.25, best=0.875, latest=0.75)
+    status = VACOJobStatus(phase="Complete", env_steps=46_080, train_seconds=90, accuracy=accuracy)
+    directory.write_status(status)
+    return directory
+
+
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[WebDriver]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -185,6 +243,47 @@ def test_the_plots_show_what_happened(trained, browser):
 def test_a_run_that_never_trained_has_a_report_too(directory, browser):
     open_report(browser, write_report(directory))
     assert "no lag was recorded" in browser.find_element("id", "lag-histogram").text
+
+
+def test_a_language_models_report_has_its_accuracy_and_completions_to_read(answered, browser):
+    open_report(browser, write_report(answered))
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.execute_script("return window.hacked") is None
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('.js-plotly-plot')].map(p => "
+        "[p.id, p.querySelectorAll('.scatterlayer .trace, .barlayer .trace').length])"
+    )
+    assert dict(drawn) == {
+        "accuracy": 1,
+        "accuracy-over-time": 1,
+        "reward": 2,
+        "lengths": 3,
+        "total-variation": 3,
+        "prompts": 4,
+        "mismatch": 3,
+        "divergence": 2,
+        "lag-histogram": 1,
+        "lag-over-time": 3,
+        "actors": 1,
+        "throughput": 2,
+        "optimisation": 2,
+    }
+    assert series(browser, "accuracy", "held-out accuracy") == ([0, 512 * 60], [0.25, 0.75])
+    assert series(browser, "accuracy-over-time", "held-out accuracy") == ([0, 60], [0.25, 0.75])
+    assert series(browser, "total-variation", "gradient step")[1][:3] == [0.004, 0.006, 0.004]
+    tiles = browser.find_element("css selector", ".tiles").text
+    assert "75.0%\nheld-out accuracy, from 25.0%, best 87.5%" in tiles
+    assert "environment" not in tiles
+    told = browser.find_elements("css selector", "#completions tbody tr")
+    assert len(told) == SHOWN
+    assert told[0].text == "1 3+4= the sum is 1 1 4 by itself"
+    assert told[-1].text == f"90 {HOSTILE} {HOSTILE} 0 4 at the budget"
+
+
+def test_a_language_model_that_never_trained_has_a_report_too(answered, browser):
+    answered.metrics_file.unlink()
+    open_report(browser, write_report(answered))
+    assert browser.find_elements("css selector", "#completions tbody tr") == []
 
 
 def test_a_long_history_is_thinned_and_keeps_its_end(directory):

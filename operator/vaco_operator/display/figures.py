@@ -20,9 +20,9 @@ MAX_TICKS: Final = 12
 
 def learning_curve(job: VACOJob, history: History) -> go.Figure:
     """Draw the return against environment steps, with the goal and the evaluations."""
-    figure = _figure("Learning curve", "environment steps", "return")
+    figure = new_figure("Learning curve", "environment steps", "return")
     steps = history.series("env_steps")
-    _line(figure, steps, history.series("return_mean"), "training episodes", BLUE)
+    add_line(figure, steps, history.series("return_mean"), "training episodes", BLUE)
     if history.evaluations:
         means = [event.get("return_mean") for event in history.evaluations]
         deviations = [event.get("return_std") for event in history.evaluations]
@@ -42,11 +42,11 @@ def learning_curve(job: VACOJob, history: History) -> go.Figure:
 
 def total_variation(history: History) -> go.Figure:
     """Draw total variation against its threshold, and the share of samples filtered."""
-    figure = _figure("Total variation and filter", SECONDS, "total variation")
+    figure = new_figure("Total variation and filter", SECONDS, "total variation")
     seconds = history.series("train_seconds")
-    _line(figure, seconds, history.series("tv"), "total variation", BLUE)
-    _line(figure, seconds, history.series("threshold"), "threshold", RED, dash="dash")
-    _second_line(figure, seconds, history.series("filtered_share"), "filtered share")
+    add_line(figure, seconds, history.series("tv"), "total variation", BLUE)
+    add_line(figure, seconds, history.series("threshold"), "threshold", RED, dash="dash")
+    add_second_line(figure, seconds, history.series("filtered_share"), "filtered share")
     figure.data[-1].update(fill="tozeroy", fillcolor="rgba(234, 88, 12, 0.15)")
     figure.update_layout(
         yaxis={"rangemode": "tozero"}, yaxis2={"tickformat": ".0%", "rangemode": "tozero"}
@@ -54,9 +54,9 @@ def total_variation(history: History) -> go.Figure:
     return figure
 
 
-def lag_histogram(history: History) -> go.Figure:
-    """Count the samples trained per lag in versions."""
-    figure = _figure("Policy lag", "lag in versions when trained", "samples")
+def lag_histogram(history: History, samples: str = "samples") -> go.Figure:
+    """Count the samples trained per lag in versions; of language models, the tokens."""
+    figure = new_figure("Policy lag", "lag in versions when trained", samples)
     lags = sorted(history.lags)
     figure.add_bar(x=lags, y=[history.lags[lag] for lag in lags], marker={"color": BLUE})
     if not lags:
@@ -68,16 +68,16 @@ def lag_histogram(history: History) -> go.Figure:
 
 def lag_over_time(history: History) -> go.Figure:
     """Draw percentiles of the lag over time."""
-    figure = _figure("Policy lag over time", SECONDS, VERSIONS)
+    figure = new_figure("Policy lag over time", SECONDS, VERSIONS)
     seconds = history.series("train_seconds")
     for name, color in (("p50", BLUE), ("p95", ORANGE), ("max", GREY)):
-        _line(figure, seconds, history.series("lag", name), name, color)
+        add_line(figure, seconds, history.series("lag", name), name, color)
     return figure
 
 
 def actors_over_time(history: History) -> go.Figure:
     """Draw actors desired and connected, with every scaling event and every death marked."""
-    figure = _figure("Actors", SECONDS, "actors")
+    figure = new_figure("Actors", SECONDS, "actors")
     end = history.updates[-1]["train_seconds"] if history.updates else 0.0
     times, desired = _desired(history)
     if times:
@@ -88,7 +88,7 @@ def actors_over_time(history: History) -> go.Figure:
             mode="lines",
             line={"color": BLUE, "shape": "hv"},
         )
-    _line(figure, history.series("train_seconds"), history.series("actors"), "connected", GREY)
+    add_line(figure, history.series("train_seconds"), history.series("actors"), "connected", GREY)
     scaled = [event for event in history.events if event.get("event") == "scaled"]
     _mark(figure, history, scaled, "scaled", "triangle-up", [e.get("after") for e in scaled])
     died = [event for event in history.events if event.get("event") == "died"]
@@ -99,38 +99,39 @@ def actors_over_time(history: History) -> go.Figure:
     return figure
 
 
-def throughput(history: History) -> go.Figure:
-    """Draw environment steps trained per second, and what the learner could have trained."""
-    figure = _figure("Throughput", SECONDS, "environment steps per second")
+def throughput(history: History, samples: str = "environment steps") -> go.Figure:
+    """Draw samples trained per second, and what the learner could have trained."""
+    figure = new_figure("Throughput", SECONDS, f"{samples} per second")
     seconds = history.series("train_seconds")
-    _line(figure, seconds, history.series("steps_per_second"), "trained", BLUE)
+    add_line(figure, seconds, history.series("steps_per_second"), "trained", BLUE)
     demand = [value or None for value in history.series("demand")]
-    _line(figure, seconds, demand, "learner's limit", GREY, dash="dash")
+    add_line(figure, seconds, demand, "learner's limit", GREY, dash="dash")
     figure.update_layout(yaxis={"rangemode": "tozero"})
     return figure
 
 
 def optimisation(history: History) -> go.Figure:
     """Draw how well the critic explains the returns, and how sure the policy is."""
-    figure = _figure("Critic and entropy", SECONDS, "explained variance")
+    figure = new_figure("Critic and entropy", SECONDS, "explained variance")
     seconds = history.series("train_seconds")
-    _line(figure, seconds, history.series("explained_variance"), "explained variance", BLUE)
-    _second_line(figure, seconds, history.series("entropy"), "entropy")
+    add_line(figure, seconds, history.series("explained_variance"), "explained variance", BLUE)
+    add_second_line(figure, seconds, history.series("entropy"), "entropy")
     figure.update_layout(yaxis={"range": [-1, 1.05]})
     return figure
 
 
 def divergence(history: History) -> go.Figure:
     """Draw how far the policy is from those that made its data."""
-    figure = _figure("Distance to the behaviour policy", SECONDS, "effective sample size")
+    figure = new_figure("Distance to the behaviour policy", SECONDS, "effective sample size")
     seconds = history.series("train_seconds")
-    _line(figure, seconds, history.series("ess"), "effective sample size", BLUE)
-    _second_line(figure, seconds, history.series("kl"), "KL")
+    add_line(figure, seconds, history.series("ess"), "effective sample size", BLUE)
+    add_second_line(figure, seconds, history.series("kl"), "KL")
     figure.update_layout(yaxis={"tickformat": ".0%"})
     return figure
 
 
-def _figure(title: str, x: str, y: str) -> go.Figure:
+def new_figure(title: str, x: str, y: str) -> go.Figure:
+    """Return a figure without lines."""
     return go.Figure(
         layout={
             "title": {"text": title, "x": 0.01, "xanchor": "left", "font": {"size": 16}},
@@ -147,7 +148,7 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
     )
 
 
-def _line(
+def add_line(
     figure: go.Figure,
     x: list[float | None],
     y: list[float | None],
@@ -155,17 +156,18 @@ def _line(
     color: str,
     dash: str = "solid",
 ) -> None:
-    line = {"color": color, "width": 1.5, "dash": dash}
-    figure.add_scatter(x=x, y=y, name=name, mode="lines", line=line)
+    """Add a line; one without a point can be seen in the legend only."""
+    style = {"color": color, "width": 1.5, "dash": dash}
+    figure.add_scatter(x=x, y=y, name=name, mode="lines", line=style)
     if not any(value is not None for value in y):
         figure.data[-1].visible = "legendonly"
 
 
-def _second_line(
+def add_second_line(
     figure: go.Figure, x: list[float | None], y: list[float | None], name: str
 ) -> None:
     """Add a line with an axis of its own, on the right."""
-    _line(figure, x, y, name, ORANGE)
+    add_line(figure, x, y, name, ORANGE)
     figure.data[-1].yaxis = "y2"
     figure.update_layout(
         yaxis2={

@@ -20,6 +20,7 @@ class History:
     Attributes:
         updates: lines of metrics.jsonl that no restart undid, oldest first, thinned.
         evaluations: its evaluation events that no restart undid.
+        excerpts: its events with samples to read that no restart undid, thinned.
         events: lines of events.jsonl, oldest first.
         lags: samples trained per lag in versions, over all updates.
         undone: updates that restarts undid.
@@ -29,6 +30,7 @@ class History:
 
     updates: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    excerpts: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     lags: Counter[int] = field(default_factory=Counter)
     undone: int = 0
@@ -51,6 +53,11 @@ class History:
         end = float(self.updates[after]["train_seconds"])
         return min(end, seconds + time - float(last["time"]))
 
+    def seconds_of_version(self, version: int) -> float:
+        """Return how long training had gone on when `version` was made."""
+        after = bisect_right(self.updates, version, key=lambda update: int(update["version"]))
+        return float(self.updates[after - 1]["train_seconds"]) if after else 0.0
+
 
 def read_history(directory: RunDirectory) -> History:
     """Read the past of a run.
@@ -65,6 +72,7 @@ def read_history(directory: RunDirectory) -> History:
     history = History(
         updates=past.updates,
         evaluations=past.evaluations,
+        excerpts=past.excerpts,
         lags=past.lags(),
         undone=past.undone,
         damaged=past.damaged,

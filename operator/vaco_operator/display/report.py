@@ -13,10 +13,12 @@ from typing import Final
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from vaco.files import replace_file
-from vaco.job import VACOJob, VACOJobStatus, dump_job
+from vaco.job import AccuracyStatus, VACOJob, VACOJobStatus, dump_job
 
-from vaco_operator.display import figures
+from vaco_operator.display import figures, language_figures
+from vaco_operator.display.excerpts import HEAD, excerpt_rows
 from vaco_operator.display.history import History, read_history
+from vaco_operator.display.words import words_for
 from vaco_operator.local.run_directory import RunDirectory
 
 SHOWN_EVENTS: Final = 500
@@ -41,6 +43,7 @@ section { padding: 12px; margin-bottom: 12px; overflow-x: auto; } .plots section
 table { border-collapse: collapse; width: 100%; } td, th { padding: 3px 10px; text-align: left; }
 th { color: #64748b; font-weight: 500; border-bottom: 1px solid #e2e8f0; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
+#completions td { white-space: pre-wrap; overflow-wrap: anywhere; vertical-align: top; }
 pre { margin: 0; font-size: 12px; } footer { color: #64748b; }
 """
 
@@ -77,7 +80,23 @@ def write_report(directory: RunDirectory) -> Path:
 
 def render(job: VACOJob, status: VACOJobStatus, history: History) -> str:
     """Return the report as HTML."""
-    plots = {
+    plots = _plots_of_language(job, history) if job.spec.is_language else _plots(job, history)
+    return _PAGE.format(
+        name=escape(job.metadata.name),
+        style=_STYLE,
+        plotly=get_plotlyjs(),
+        phase=status.phase,
+        message=escape(status.message),
+        tiles="".join(_tile(label, value) for label, value in _key_figures(job, status)),
+        plots="".join(f"<section>{_plot(name, plot)}</section>" for name, plot in plots.items()),
+        tables=_tables(job, status, history),
+        manifest=escape(dump_job(job)),
+        footer=escape(_footer(job, history)),
+    )
+
+
+def _plots(job: VACOJob, history: History) -> dict[str, go.Figure]:
+    return {
         "learning-curve": figures.learning_curve(job, history),
         "total-variation": figures.total_variation(history),
         "actors": figures.actors_over_time(history),
@@ -87,18 +106,29 @@ def render(job: VACOJob, status: VACOJobStatus, history: History) -> str:
         "optimisation": figures.optimisation(history),
         "divergence": figures.divergence(history),
     }
-    return _PAGE.format(
-        name=escape(job.metadata.name),
-        style=_STYLE,
-        plotly=get_plotlyjs(),
-        phase=status.phase,
-        message=escape(status.message),
-        tiles="".join(_tile(label, value) for label, value in _key_figures(job, status)),
-        plots="".join(f"<section>{_plot(name, plot)}</section>" for name, plot in plots.items()),
-        tables=_ledger_table(status) + _event_table(history) + _condition_table(status),
-        manifest=escape(dump_job(job)),
-        footer=escape(_footer(job, history)),
-    )
+
+
+def _plots_of_language(job: VACOJob, history: History) -> dict[str, go.Figure]:
+    return {
+        "accuracy": language_figures.accuracy(history, over_time=False),
+        "accuracy-over-time": language_figures.accuracy(history, over_time=True),
+        "reward": language_figures.reward(job, history),
+        "lengths": language_figures.lengths(history),
+        "total-variation": language_figures.total_variation(history),
+        "prompts": language_figures.prompts(history),
+        "mismatch": language_figures.mismatch(history),
+        "divergence": figures.divergence(history),
+        "lag-histogram": figures.lag_histogram(history, "tokens"),
+        "lag-over-time": figures.lag_over_time(history),
+        "actors": figures.actors_over_time(history),
+        "throughput": figures.throughput(history, "completions"),
+        "optimisation": language_figures.optimisation(history),
+    }
+
+
+def _tables(job: VACOJob, status: VACOJobStatus, history: History) -> str:
+    tables = _ledger_table(status) + _event_table(history) + _condition_table(status)
+    return (_excerpt_table(history) if job.spec.is_language else "") + tables
 
 
 def _plot(name: str, figure: go.Figure) -> str:
@@ -111,16 +141,27 @@ def _plot(name: str, figure: go.Figure) -> str:
 
 def _key_figures(job: VACOJob, status: VACOJobStatus) -> Iterable[tuple[str, str]]:
     mean = status.env_steps / status.train_seconds if status.train_seconds else 0.0
-    goal = job.spec.stop.return_
-    wanted = f"return, of {goal.mean:g} wanted" if goal else "return"
-    yield wanted, "-" if status.return_mean is None else f"{status.return_mean:.1f}"
-    yield "environment steps", f"{status.env_steps:,}"
+    goal, words = job.spec.stop.return_, words_for(job.spec)
+    wanted = f"{words.earned}, of {goal.mean:g} wanted" if goal else words.earned
+    digits = ".3f" if words.accurate else ".1f"
+    if words.accurate:
+        yield _accuracy_figure(status.accuracy)
+    yield wanted, "-" if status.return_mean is None else f"{status.return_mean:{digits}}"
+    yield words.long_samples, f"{status.env_steps:,}"
     yield "seconds of training", f"{status.train_seconds:.1f}"
-    yield "steps per second, mean", f"{mean:,.0f}"
+    yield f"{words.samples} per second, mean", f"{mean:,.0f}"
     yield "version", f"{status.version:,}"
-    yield "lag p50 / p95", f"{status.lag.p50:g} / {status.lag.p95:g}"
-    yield "scaling events", str(status.scaling.events)
+    yield f"{words.lag} p50 / p95", f"{status.lag.p50:g} / {status.lag.p95:g}"
+    if not words.accurate:
+        yield "scaling events", str(status.scaling.events)
     yield "learner restarts", str(status.learner_restarts)
+
+
+def _accuracy_figure(accuracy: AccuracyStatus | None) -> tuple[str, str]:
+    if accuracy is None or accuracy.latest is None:
+        return "held-out accuracy", "-"
+    first, best = accuracy.initial or 0.0, accuracy.best or 0.0
+    return f"held-out accuracy, from {first:.1%}, best {best:.1%}", f"{accuracy.latest:.1%}"
 
 
 def _tile(label: str, value: str) -> str:
@@ -139,6 +180,11 @@ def _ledger_table(status: VACOJobStatus) -> str:
     caption = f"Ledger: every sample that reached the learner ({verdict})"
     note = f"Of the trained samples, {ledger.filtered:,} gave no policy gradient at some steps."
     return _table("ledger", caption, ("", "samples", "share"), rows, note)
+
+
+def _excerpt_table(history: History) -> str:
+    note = "The first completion of the first and of the last prompt of a batch, not chosen."
+    return _table("completions", "Completions to read", HEAD, excerpt_rows(history), note)
 
 
 def _event_table(history: History) -> str:
