@@ -12,6 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+# For `fault_watch`, which several tests have in common.
+sys.path.insert(0, str(Path(__file__).parent))
+
 VACO = str(Path(sys.executable).with_name("vaco"))
 _POLL = threading.Event()
 
