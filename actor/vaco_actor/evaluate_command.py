@@ -27,7 +27,7 @@ class EvaluateOptions:
     Attributes:
         job: The run's job.yaml.
         checkpoint: Directory of a checkpoint, or of an exported policy.
-        episodes: None: as `spec.evaluation` says, or 10.
+        episodes: None: as `spec.evaluation` says, or 10; of language models all held-out problems.
         video: Where a film of one more episode goes; None: none is made.
         as_json: Print one JSON document instead of lines.
 
@@ -49,6 +49,28 @@ def evaluate(options: EvaluateOptions, stop: threading.Event) -> int:
     """
     job = load_job(options.job)
     torch.set_num_threads(job.spec.actors.threads)
+    if job.spec.is_language:
+        return _evaluate_language(options, job, stop)
+    return _evaluate_policy(options, job, stop)
+
+
+def _evaluate_language(options: EvaluateOptions, job: VACOJob, stop: threading.Event) -> int:
+    from vaco_actor.language.evaluate import evaluate_language, lines
+
+    if options.video is not None:
+        raise UserError(
+            "--video",
+            "a language model has nothing to film",
+            "Leave it out; `vaco report` has completions to read.",
+        )
+    result = evaluate_language(job, options.checkpoint, options.episodes, stop)
+    if result is None:
+        return EXIT_FAILURE
+    sys.stdout.write(json.dumps(result) + "\n" if options.as_json else lines(result))
+    return EXIT_OK
+
+
+def _evaluate_policy(options: EvaluateOptions, job: VACOJob, stop: threading.Event) -> int:
     task, schedule = job.spec.control.task, job.spec.evaluation
     episodes = options.episodes or (schedule.episodes if schedule else DEFAULT_EPISODES)
     seed = schedule.seed if schedule else derive(job.spec.seed, "evaluation")

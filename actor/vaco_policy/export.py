@@ -1,7 +1,8 @@
 """Take a trained policy out of a run: `python -m vaco_policy.export`.
 
 Writes `policy.safetensors` and `policy.json`; with `--onnx` also `policy.onnx`, which holds the
-actor alone and is compared with the policy before it is written.
+actor alone and is compared with the policy before it is written. A language model is written as
+`transformers` lays it out, with its tokenizer and adapters merged.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaco.errors import EXIT_OK, EXIT_PERMANENT, UserError
-from vaco.job import load_job
+from vaco.job import VACOJob, load_job
 
 from vaco_policy.stored import read_checkpoint, write_export
 
@@ -24,6 +25,8 @@ def export(job: Path, checkpoint: Path, out: Path, *, onnx: bool = False) -> lis
 
     """
     given = load_job(job)
+    if given.spec.is_language:
+        return _export_language(given, checkpoint, out, onnx=onnx)
     stored = read_checkpoint(checkpoint, given.spec.control.policy, given.metadata.uid)
     policy = stored.build()
     written = write_export(out, stored)
@@ -33,6 +36,19 @@ def export(job: Path, checkpoint: Path, out: Path, *, onnx: bool = False) -> lis
 
         written.append(write_onnx(policy, out))
     return written
+
+
+def _export_language(job: VACOJob, checkpoint: Path, out: Path, *, onnx: bool) -> list[Path]:
+    if onnx:
+        raise UserError(
+            "--onnx",
+            "language models are not written as ONNX",
+            "Leave it out, and convert what is written, with `optimum` for example.",
+        )
+    from vaco_policy.language.stored import read_model, write_model
+
+    model, _ = read_model(checkpoint, job)
+    return write_model(out, model)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from vaco_policy.seeding import derive
 
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.language.generate import Backend, Completion, Hooks, TransformersBackend
+from vaco_actor.language.held_out import Judge, answer, chosen
 from vaco_actor.language.prepare import prepare
 from vaco_actor.mailbox import Mailbox
 
@@ -52,7 +53,8 @@ class LanguageProducer:
         self._mailbox = mailbox
         self._stepped = stepped
         ready = prepare(job)
-        self._model, self._reward, self._held_out = ready.model, ready.reward, ready.held_out
+        self._model, self._held_out = ready.model, ready.held_out
+        self._judge = Judge(ready.model, ready.reward, stepped)
         self._problems = _endless(ready.training, derive(seed, "problems"))
         self._contract = self._model.contract()
         mailbox.max_bytes = payload_bound(self._model.published)
@@ -106,21 +108,21 @@ class LanguageProducer:
         there are fewer. A return is a reward, and a length counts tokens.
         """
         weights = self._adopt_weights()
-        generator = np.random.default_rng(request.seed)
-        order = generator.permutation(len(self._held_out))[: request.episodes]
-        at_once = self._sampling.prompts * self._sampling.group_size
-        hooks = Hooks(lambda: weights.version, stop, self._stepped)
-        result = pb.EvaluationResult(request_id=request.request_id, version=weights.version)
-        for start in range(0, len(order), at_once):
-            asked = [self._held_out[index] for index in order[start : start + at_once]]
-            prompts = [each.prompt for each in asked]
-            answered = self._backend.complete(prompts, 1, hooks, greedy=True)
-            if stop.is_set():
-                return None
-            for problem, completions in zip(asked, answered, strict=True):
-                result.returns.extend(self._rewards(problem, completions))
-                result.lengths.extend(len(each.tokens) for each in completions)
-        return result
+        answers = answer(
+            chosen(self._held_out, request.episodes, request.seed),
+            self._backend,
+            self._judge,
+            Hooks(lambda: weights.version, stop, self._stepped),
+            self._sampling.prompts * self._sampling.group_size,
+        )
+        if answers is None:
+            return None
+        return pb.EvaluationResult(
+            request_id=request.request_id,
+            version=weights.version,
+            returns=answers.rewards,
+            lengths=answers.lengths,
+        )
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -133,7 +135,7 @@ class LanguageProducer:
         hooks = Hooks(self._version, stop, self._stepped)
         prompts = [each.prompt for each in asked]
         answered = self._backend.complete(prompts, self._sampling.group_size, hooks)
-        rewards = [self._rewards(*each) for each in zip(asked, answered, strict=True)]
+        rewards = [self._judge(*each) for each in zip(asked, answered, strict=True)]
         seconds = (time.perf_counter() - began) / len(asked)
         for problem, completions, earned in zip(asked, answered, rewards, strict=True):
             if completions:
@@ -162,14 +164,6 @@ class LanguageProducer:
             finished=np.asarray([each.finished for each in completions], np.bool_),
             rollout_seconds=seconds,
         )
-
-    def _rewards(self, problem: EncodedProblem, completions: Sequence[Completion]) -> list[float]:
-        rewards = []
-        for completion in completions:
-            text = self._model.tokenizer.decode(completion.tokens, skip_special_tokens=True)
-            rewards.append(self._reward(problem.problem.prompt, str(text), problem.problem.answer))
-            self._stepped()
-        return rewards
 
     def _version(self) -> int:
         """Return the version that makes the next token, after taking it over if that is wished.
