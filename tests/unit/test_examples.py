@@ -25,12 +25,26 @@ def test_an_example_is_valid_and_says_how_it_is_run(path: Path) -> None:
 
 def test_there_is_an_example_of_each_kind() -> None:
     assert {path.stem for path in MANIFESTS} >= {
+        "arithmetic",
         "cartpole",
+        "gsm8k-qwen",
         "halfcheetah",
         "lunarlander",
         "memory",
         "pong",
     }
+
+
+def test_the_example_for_gpus_says_that_it_was_not_run() -> None:
+    path = EXAMPLES / "gsm8k-qwen.yaml"
+    assert "# NOT RUN by those who wrote it" in path.read_text()
+    spec = load_job(path).spec
+    assert spec.language.policy.gradient_checkpointing
+    assert (spec.learner.precision, spec.learner.device) == ("bf16", "cuda")
+    for end, name in ((spec.learner, "learner"), (spec.actors, "actor")):
+        (container,) = end.pod_template["spec"]["containers"]
+        assert container["name"] == name
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 @pytest.fixture
