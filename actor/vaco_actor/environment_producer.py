@@ -78,9 +78,9 @@ class EnvironmentProducer:
         return self._rollout.acting
 
     @property
-    def ready(self) -> bool:
-        """Never: a fragment is made when it is collected."""
-        return False
+    def ready(self) -> int:
+        """None: a fragment is made when it is collected."""
+        return 0
 
     def collect(self, stop: threading.Event) -> Fragment | None:
         """Roll out the next fragment; see `Rollout.collect`."""

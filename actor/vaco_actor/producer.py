@@ -29,8 +29,8 @@ class Producer(Protocol):
         """The weights that act; None before the first."""
 
     @property
-    def ready(self) -> bool:
-        """Whether `collect` has something to return even if `stop` is set."""
+    def ready(self) -> int:
+        """How many fragments `collect` has to return even if `stop` is set."""
 
     def collect(self, stop: threading.Event) -> Experience | None:
         """Make the next fragment, or what there is of it when `stop` is set; None: nothing.

@@ -131,7 +131,10 @@ class _Actor:
         self._link.start()
         try:
             self._roll_out()
-            return self._leave()
+            # What is submitted late must still be sent and answered.
+            now, grace = time.monotonic(), self._spec.actors.drain_seconds
+            self._hand_over_ready(now + grace / 2)
+            return self._leave(now + grace)
         except UserError as error:
             self._report(str(error), permanent=True)
             raise
@@ -159,8 +162,15 @@ class _Actor:
                     self._outbox.report(result)
             elif self._may_go_on():
                 self._produce()
-        while self._producer.ready and self._may_go_on():
-            self._produce()
+
+    def _hand_over_ready(self, deadline: float) -> None:
+        """Submit what was made before we were told to leave, as credits come for it."""
+        while self._producer.ready and self._link.connected and time.monotonic() < deadline:
+            self._pulse.beat()
+            if self._may_go_on():
+                self._produce()
+        if left := self._producer.ready:
+            _LOG.warning("%d fragments that were ready are given up: no credits came", left)
 
     def _may_go_on(self) -> bool:
         began = time.perf_counter()
@@ -199,11 +209,11 @@ class _Actor:
         if fragment.episode_returns.size > 0:
             counters.return_mean = float(fragment.episode_returns.mean())
 
-    def _leave(self) -> int:
+    def _leave(self, deadline: float) -> int:
         """Say goodbye, unless the link has ended; return the exit status."""
         self._pulse.rest()
         self._outbox.leave()
-        ending = self._link.join(self._spec.actors.drain_seconds)
+        ending = self._link.join(max(0.0, deadline - time.monotonic()))
         if ending is None:
             _LOG.error(
                 "%d fragments could not be handed over within %g s",

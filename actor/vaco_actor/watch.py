@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class _OtherSpacesError(Exception):
-    """The weights are for other spaces than ours."""
+    """The weights are for other spaces, or another model, than ours."""
 
 
 class ReceiveBuffers:
@@ -181,8 +181,8 @@ class WeightsWatch:
     def _check_spaces(self, spaces_json: str) -> None:
         if spaces_json != self._spaces_json:
             raise _OtherSpacesError(
-                f"the learner's policy is for other spaces: {spaces_json}, and "
-                f"this environment has {self._spaces_json}"
+                f"the learner's policy is made for {spaces_json}, and this actor has "
+                f"{self._spaces_json}"
             )
 
     def _deliver(self, weights: Weights) -> None:

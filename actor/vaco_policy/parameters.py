@@ -128,5 +128,5 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _refused(problem: str) -> UserError:
     return UserError(
-        "weights", problem, "Use weights that were written for this policy and these spaces."
+        "weights", problem, "Use weights that were written for this very policy."
     )

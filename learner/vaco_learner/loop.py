@@ -209,10 +209,10 @@ class TrainingLoop:
         try:
             stats = self._trainer.train(fragments, self._around.pulse.beat, step_lags)
         except NonFiniteUpdate as error:
+            scale = ", or scale rewards with `spec.policy.normaliseReturns`"
             raise JobFailedError(
                 f"training diverged at version {self._version}: {error}. Lower"
-                " `spec.algorithm.learningRate`, or scale rewards with"
-                " `spec.policy.normaliseReturns`."
+                f" `spec.algorithm.learningRate`{'' if self._spec.is_language else scale}."
             ) from error
         self._lags.add(np.concatenate(step_lags), np.concatenate([f.acted for f in fragments]))
         # What a replaced learner trained counts for nothing: it raises here, and tells nobody.

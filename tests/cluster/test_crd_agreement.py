@@ -140,9 +140,10 @@ ACCEPTED: dict[str, Spec] = {
         },
         policy={"type": "languageModel", "model": "a/b", "lora": {}, "warmStart": {"steps": 5}},
         algorithm={"name": "dppo", "divergence": 0.2, "scaleAdvantages": True},
-        sampling={"groupSize": 16, "temperature": 0.7, "topP": 0.9},
+        sampling={"groupSize": 16, "prompts": 4, "temperature": 0.7, "topP": 0.9},
     ),
-    "edge of a group": language(sampling={"groupSize": 128}),
+    "edge of what is sampled at once": language(sampling={"groupSize": 16, "prompts": 8}),
+    "as many minibatches as groups": language(algorithm={"name": "tis", "minibatches": 8}),
     "weights over a volume": {
         "learner": {"weightsTransport": {"type": "filesystem", "path": "/weights"}}
     },
@@ -309,9 +310,17 @@ BROKEN: dict[str, tuple[Spec, str]] = {
     "algorithm of environments": (language(algorithm={"name": "ppo"}), "spec.algorithm.name"),
     "algorithm of language models": ({"algorithm": {"name": "tis"}}, "spec.algorithm.name"),
     "nothing to sample": ({"sampling": {}}, "spec.sampling"),
-    "group larger than the buffer": (
-        language(sampling={"groupSize": 129}),
-        "spec.sampling.groupSize",
+    "more sampled at once than fits": (
+        language(sampling={"groupSize": 16, "prompts": 9}),
+        "spec.sampling",
+    ),
+    "more minibatches than groups": (
+        language(algorithm={"name": "vaco-lm", "minibatches": 9}),
+        "spec.algorithm.minibatches",
+    ),
+    "system prompt without a chat": (
+        language(task={"type": "languageModel", "systemPrompt": "Think."}),
+        "spec.task.systemPrompt",
     ),
     "no model": (language(policy={"type": "languageModel"}), "spec.policy"),
     "two models": (language(policy={**MODEL, "model": "a/b"}), "spec.policy"),

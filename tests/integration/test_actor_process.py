@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from torch import nn
 from vaco.channels import server_options
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT
 from vaco.job import ActorCriticPolicy, load_job
@@ -23,6 +24,7 @@ from vaco.v1 import trajectory_pb2 as pb
 from vaco.v1 import trajectory_pb2_grpc
 from vaco.weights import Weights, add_weight_servicer, weights_frames, weights_header
 from vaco_actor.environments import probe_spaces
+from vaco_policy.language.model import build
 from vaco_policy.parameters import to_payload
 from vaco_policy.policy import Policy
 from vaco_policy.spaces import Spaces
@@ -30,24 +32,28 @@ from vaco_policy.stored import StoredPolicy, write_export
 
 SECONDS = 120.0
 COUNTING = str(Path(__file__).parents[1] / "environments" / "counting.py")
+ROLLOUT = {"rollout": {"environmentsPerActor": 3, "fragmentLength": 8}}
 Response = pb.StreamTrajectoriesResponse
 
 
 class Learner(trajectory_pb2_grpc.TrajectoryServiceServicer):
     """Publishes fresh weights, says what it is told to, and keeps everything it receives."""
 
-    def __init__(self, credits_granted: int = 4, acks: bool = True) -> None:
+    def __init__(
+        self, credits_granted: int = 4, acks: bool = True, model: nn.Module | None = None
+    ) -> None:
         self.received: queue.Queue[pb.StreamTrajectoriesRequest] = queue.Queue()
         self.say: queue.Queue[Any] = queue.Queue()
         self.versions: queue.Queue[int] = queue.Queue()
         self.spaces: queue.Queue[str] = queue.Queue()
         self._credits = credits_granted
         self._acks = acks
+        self._model = model
 
     def StreamTrajectories(self, requests: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         context.add_callback(lambda: self.say.put(None))
         self.spaces.put(next(requests).hello.spaces_json)
-        self.say.put(Response(welcome=pb.Welcome(credits=self._credits)))
+        self.say.put(Response(welcome=pb.Welcome(learner_incarnation=1, credits=self._credits)))
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
         yield from iter(self.say.get, None)
 
@@ -56,21 +62,22 @@ class Learner(trajectory_pb2_grpc.TrajectoryServiceServicer):
             for request in requests:
                 self.received.put(request)
                 kind = request.WhichOneof("message")
-                if kind == "trajectory" and self._acks:
-                    self.ack(request.trajectory)
+                if kind in ("trajectory", "completions") and self._acks:
+                    self.ack(getattr(request, kind))
                 elif kind == "goodbye":
                     self.say.put(Response(farewell=pb.Farewell()))
         except grpc.RpcError:
             pass
         self.say.put(None)
 
-    def ack(self, trajectory: pb.Trajectory) -> None:
-        self.say.put(Response(ack=pb.Ack(sequence=trajectory.id.sequence, fate=pb.FATE_TRAINED)))
+    def ack(self, fragment: pb.Trajectory | pb.CompletionGroup) -> None:
+        self.say.put(Response(ack=pb.Ack(sequence=fragment.id.sequence, fate=pb.FATE_TRAINED)))
 
     def WatchWeights(self, _request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         context.add_callback(lambda: self.versions.put(-1))
         spaces_json = self.spaces.get(timeout=SECONDS)
-        payload = to_payload(Policy(ActorCriticPolicy(), Spaces.from_json(spaces_json), seed=3))
+        model = self._model or Policy(ActorCriticPolicy(), Spaces.from_json(spaces_json), seed=3)
+        payload = to_payload(model)
         while (version := self.versions.get()) >= 0:
             weights = Weights(1, version, payload, spaces_json)
             yield from weights_frames(weights_header(weights), payload)
@@ -112,7 +119,7 @@ def manifest(tmp_path: Path) -> Callable[..., Path]:
             "metadata": {"name": "test", "uid": "job-1"},
             "spec": {
                 "task": {"environment": environment, "imports": [COUNTING], "kwargs": kwargs or {}},
-                "rollout": {"environmentsPerActor": 3, "fragmentLength": 8},
+                **({} if "sampling" in spec else ROLLOUT),
                 "stop": {"envSteps": 1000},
                 **spec,
             },
@@ -192,6 +199,34 @@ def test_sigterm_while_held_back_drains_too(start: Start, serve: Serve, manifest
     learner.get("goodbye")
     _, told = process.communicate(timeout=SECONDS)
     assert process.returncode == EXIT_OK, told
+
+
+def test_sigterm_hands_over_all_groups_that_are_ready(
+    start: Start, serve: Serve, manifest: Manifest
+) -> None:
+    """Eight prompts are completed at once; the learner takes one group, and then is busy."""
+    job = manifest(
+        "",
+        task={"type": "languageModel", "maxPromptTokens": 8, "maxCompletionTokens": 4},
+        policy={"type": "languageModel", "tiny": {"layers": 1, "hiddenSize": 16, "heads": 2}},
+        algorithm={"name": "vaco-lm"},
+        sampling={"groupSize": 2, "prompts": 8},
+        learner={"batchSize": 64},
+    )
+    model = build(load_job(job).spec.language, 0, pretrained=False)
+    learner, address = serve(credits_granted=1, acks=False, model=model.published)
+    process = actor(start, job, address)
+    groups = [learner.get("completions")]
+    process.send_signal(signal.SIGTERM)
+    for _ in range(7):
+        learner.ack(groups[-1])
+        groups.append(learner.get("completions"))
+    learner.ack(groups[-1])
+    learner.get("goodbye")
+    _, told = process.communicate(timeout=SECONDS)
+    assert process.returncode == EXIT_OK, told
+    assert [each.id.sequence for each in groups] == list(range(1, 9))
+    assert {each.completions for each in groups} == {2}
 
 
 def test_sigterm_without_a_learner_does_not_wait_for_one(start: Start, manifest: Manifest) -> None:

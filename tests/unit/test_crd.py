@@ -121,9 +121,9 @@ def test_a_field_of_some_variants_is_refused_beside_the_others(schema: Schema) -
     rules = {rule["fieldPath"]: rule["rule"] for rule in rules_at(schema, "spec.algorithm")}
     assert rules[".delta"] == "!has(self.delta) || self.name in ['vaco', 'vaco-lm']"
     assert rules[".rhoBar"] == "!has(self.rhoBar) || self.name in ['vaco', 'impala']"
-    assert ".learningRate" not in rules
+    assert ".epochs" not in rules
     algorithm = schema["properties"]["spec"]["properties"]["algorithm"]["properties"]
-    assert algorithm["learningRate"]["default"] == 3e-4
+    assert algorithm["epochs"]["default"] == 1
     assert "default" not in algorithm["delta"]
     assert algorithm["name"]["enum"] == [
         *("vaco", "ppo", "ppo-kl", "spo", "impala"),

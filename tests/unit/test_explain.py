@@ -48,7 +48,7 @@ def test_what_variants_share_is_told_once_and_what_they_do_not_with_its_conditio
     told = explain("spec.algorithm")
     names = "vaco, ppo, ppo-kl, spo, impala, vaco-lm, grpo, dppo or tis"
     assert f"  name: {names} (default vaco)\n" in told
-    assert told.count("  learningRate: ") == 1
+    assert told.count("  epochs: ") == 1
     assert told.count("  rhoBar: ") == 1
     assert "Only with `name: vaco, impala`. Bound of V-trace's ratio at" in told
     network = explain("policy.network.activation")

@@ -23,6 +23,13 @@ def refused(spec: dict[str, Any]) -> dict[str, str]:
 
 GRU = {"core": {"type": "gru"}}
 
+LANGUAGE: dict[str, Any] = {
+    "task": {"type": "languageModel"},
+    "policy": {"type": "languageModel", "tiny": {}},
+    "algorithm": {"name": "vaco-lm"},
+    "learner": {"batchSize": 64},
+}
+
 RULES: list[tuple[dict[str, Any], str, str, dict[str, Any]]] = [
     (
         {"actors": {"minReplicas": 3, "maxReplicas": 2}},
@@ -85,6 +92,54 @@ RULES: list[tuple[dict[str, Any], str, str, dict[str, Any]]] = [
         "spec.learner.storage.storageClassName",
         "the claim old exists and has a storage class already. Leave out `storageClassName`, or ",
         {"learner": {"storage": {"claimName": "old"}}},
+    ),
+    (
+        {**LANGUAGE, "policy": {"type": "languageModel"}},
+        "spec.policy",
+        "there must be one model: `model` names one, `tiny` describes one. Give one of them",
+        LANGUAGE,
+    ),
+    (
+        {**LANGUAGE, "algorithm": {"name": "ppo"}},
+        "spec.algorithm.name",
+        "ppo is not for tasks of type languageModel. Choose vaco-lm, grpo, dppo or tis.",
+        {**LANGUAGE, "algorithm": {"name": "grpo"}},
+    ),
+    (
+        {"sampling": {}},
+        "spec.sampling",
+        "a task of type gymnasium has no completions to sample. Leave it out",
+        {},
+    ),
+    (
+        {**LANGUAGE, "sampling": {"groupSize": 16, "prompts": 9}},
+        "spec.sampling",
+        "an actor makes 144 completions at once, but the learner's buffer holds 128. Lower ",
+        {**LANGUAGE, "sampling": {"groupSize": 16, "prompts": 8}},
+    ),
+    (
+        {**LANGUAGE, "algorithm": {"name": "vaco-lm", "minibatches": 9}},
+        "spec.algorithm.minibatches",
+        "9 minibatches of 8 groups, which stay whole. Lower ",
+        {**LANGUAGE, "algorithm": {"name": "vaco-lm", "minibatches": 8}},
+    ),
+    (
+        {**LANGUAGE, "task": {"type": "languageModel", "systemPrompt": "Think."}},
+        "spec.task.systemPrompt",
+        "only a chat template has a place for it. Set `chat` to true",
+        {**LANGUAGE, "task": {"type": "languageModel", "systemPrompt": "Think.", "chat": True}},
+    ),
+    (
+        {**LANGUAGE, "policy": {"type": "languageModel", "tiny": {"heads": 3}}},
+        "spec.policy.tiny.heads",
+        "3 heads cannot share 128 units in even parts. Make ",
+        {**LANGUAGE, "policy": {"type": "languageModel", "tiny": {"heads": 2}}},
+    ),
+    (
+        {"learner": {"weightsTransport": {"type": "filesystem"}}},
+        "spec.learner.weightsTransport.path",
+        "missing. Name a directory that all pods mount, or ",
+        {"learner": {"weightsTransport": {"type": "filesystem", "path": "/weights"}}},
     ),
 ]
 

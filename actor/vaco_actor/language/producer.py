@@ -80,9 +80,9 @@ class LanguageProducer:
         return self._loaded
 
     @property
-    def ready(self) -> bool:
-        """Whether there are groups that were made together with the last one."""
-        return bool(self._ready)
+    def ready(self) -> int:
+        """Groups that were made together with the last one."""
+        return len(self._ready)
 
     def collect(self, stop: threading.Event) -> CompletionGroup | None:
         """Return the next group; None: there is none, and `stop` is set.

@@ -192,8 +192,12 @@ class LanguageUpdater:
         else:
             _backward(weighed.slope_N[live.index_N] * scale, live.logp_N)
         loss = weighed.loss_N.sum() * scale
-        norm = self._optimiser.apply(loss, learning_rate)
-        phase.moved = True
+        if bool((weighed.slope_N != 0).any()):
+            norm = self._optimiser.apply(loss, learning_rate)
+            phase.moved = True
+        else:
+            # Adam's momentum would move the weights all the same, by nothing that was learned here.
+            norm = torch.zeros_like(loss)
         if weighed.filtered is not None:
             phase.dropped_N[part.index_N] |= ~weighed.filtered.keep_N
         return record_step(minibatch, weighed, self._algorithm.scope, loss, norm)

@@ -15,6 +15,16 @@ class LanguageAlgorithm(Optimisation):
     counts for each of its tokens.
     """
 
+    learning_rate: float = Field(
+        default=1e-6,
+        gt=0,
+        le=1,
+        description="Step size of Adam. A model that was made on the spot takes a hundred times "
+        "as much.",
+    )
+    adam_epsilon: float = Field(
+        default=1e-8, gt=0, le=1, description="Epsilon in Adam's denominator."
+    )
     scale_advantages: bool = Field(
         default=False,
         description="Whether advantages are also divided by the standard deviation of their group.",

@@ -134,6 +134,15 @@ def _has_a_place_for_the_problem(task: "LanguageModelTask") -> Broken | None:
     return Broken("it has no place for the problem", "Put the word prompt in braces where it goes.")
 
 
+def _a_system_prompt_is_of_a_chat(task: "LanguageModelTask") -> Broken | None:
+    if task.system_prompt is None or task.chat:
+        return None
+    return Broken(
+        "only a chat template has a place for it",
+        "Set `chat` to true, or put it into `promptTemplate`.",
+    )
+
+
 class LanguageModelTask(Part):
     """Problems for a language model, with rewards that can be verified."""
 
@@ -198,6 +207,16 @@ class LanguageModelTask(Part):
             Cel(
                 "!has(self.promptTemplate) || self.promptTemplate.contains('{prompt}')",
                 "it has no place for the problem. Put the word prompt in braces where it goes.",
+            ),
+        ),
+        Rule(
+            ("system_prompt", "chat"),
+            ("systemPrompt",),
+            _a_system_prompt_is_of_a_chat,
+            Cel(
+                "!has(self.systemPrompt) || has(self.chat) && self.chat",
+                "only a chat template has a place for it. "
+                "Set `chat` to true, or put it into `promptTemplate`.",
             ),
         ),
     )

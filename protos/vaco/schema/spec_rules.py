@@ -64,16 +64,30 @@ def _sampling_is_of_the_task(spec: "VACOJobSpec") -> Broken | None:
     )
 
 
-def _a_group_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
+def _what_is_sampled_at_once_fits_the_buffer(spec: "VACOJobSpec") -> Broken | None:
     if spec.policy.type != "languageModel":
         return None
-    group = (spec.sampling or SamplingSpec()).group_size
+    sampling = spec.sampling or SamplingSpec()
+    at_once = sampling.group_size * sampling.prompts
     buffer = spec.learner.batch_size * spec.learner.buffer_batches
-    if group <= buffer:
+    if at_once <= buffer:
         return None
     return Broken(
-        f"one group has {group} completions, but the learner's buffer holds {buffer}",
-        "Lower `groupSize`, or raise `spec.learner.batchSize`.",
+        f"an actor makes {at_once} completions at once, but the learner's buffer holds {buffer}",
+        "Lower `prompts` or `groupSize`, or raise `spec.learner.batchSize`.",
+    )
+
+
+def _minibatches_have_groups(spec: "VACOJobSpec") -> Broken | None:
+    if spec.policy.type != "languageModel":
+        return None
+    size = (spec.sampling or SamplingSpec()).group_size
+    groups = ceil(spec.learner.batch_size / size)
+    if spec.algorithm.minibatches <= groups:
+        return None
+    return Broken(
+        f"{spec.algorithm.minibatches} minibatches of {groups} groups, which stay whole",
+        "Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
     )
 
 
@@ -136,6 +150,8 @@ _IS_LANGUAGE = "self.task.type == 'languageModel'"
 _POLICY_IS_LANGUAGE = "self.policy.type == 'languageModel'"
 _ALGORITHM_IS_LANGUAGE = f"self.algorithm.name in {list(_LANGUAGE_NAMES)}"
 _GROUP = "(has(self.sampling) ? self.sampling.groupSize : 8)"
+_PROMPTS = "(has(self.sampling) ? self.sampling.prompts : 8)"
+_GROUPS = f"(self.learner.batchSize + {_GROUP} - 1) / {_GROUP}"
 _BUFFER = "self.learner.batchSize * self.learner.bufferBatches"
 
 SPEC_RULES = (
@@ -172,12 +188,23 @@ SPEC_RULES = (
     ),
     Rule(
         ("policy", "sampling", "learner"),
-        ("sampling", "groupSize"),
-        _a_group_fits_the_buffer,
+        ("sampling",),
+        _what_is_sampled_at_once_fits_the_buffer,
         Cel(
-            f"!({_POLICY_IS_LANGUAGE}) || {_GROUP} <= {_BUFFER}",
-            f"one group has {{{_GROUP}}} completions, but the learner's buffer holds "
-            f"{{{_BUFFER}}}. Lower `groupSize`, or raise `spec.learner.batchSize`.",
+            f"!({_POLICY_IS_LANGUAGE}) || {_GROUP} * {_PROMPTS} <= {_BUFFER}",
+            f"an actor makes {{{_GROUP} * {_PROMPTS}}} completions at once, but the learner's "
+            f"buffer holds {{{_BUFFER}}}. Lower `prompts` or `groupSize`, or raise "
+            "`spec.learner.batchSize`.",
+        ),
+    ),
+    Rule(
+        ("policy", "algorithm", "sampling", "learner"),
+        ("algorithm", "minibatches"),
+        _minibatches_have_groups,
+        Cel(
+            f"!({_POLICY_IS_LANGUAGE}) || self.algorithm.minibatches <= {_GROUPS}",
+            f"{{self.algorithm.minibatches}} minibatches of {{{_GROUPS}}} groups, which stay "
+            "whole. Lower `spec.algorithm.minibatches` or raise `spec.learner.batchSize`.",
         ),
     ),
     Rule(

@@ -264,7 +264,18 @@ def test_groups_that_earned_the_same_are_not_run_backward(
     stats = train(updater_with(job, network), groups)
     assert stats.gradient_norm == 0
     assert not any(passes[1:])  # the first probes the network's last layer
-    assert same_bits(before, weights(network))  # Adam has no momentum yet
+    assert same_bits(before, weights(network))
+
+
+def test_groups_that_earned_the_same_leave_the_weights_though_adam_has_momentum(
+    language_job: MakeJob, decoder: MakeDecoder, make_groups: MakeGroups
+) -> None:
+    network = decoder()
+    updater = updater_with(language_job(algorithm={"name": "grpo", "minibatches": 1}), network)
+    train(updater, make_groups())
+    before = weights(network)
+    train(updater, [replace(each, rewards=np.ones(4, np.float32)) for each in make_groups()])
+    assert same_bits(before, weights(network))
 
 
 @pytest.mark.parametrize("budget", [16384, 24])
