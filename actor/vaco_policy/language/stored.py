@@ -67,6 +67,9 @@ def write_model(directory: Path, model: LanguageModel) -> list[Path]:
     settings = network.generation_config
     settings.eos_token_id = list(model.end_tokens)
     settings.pad_token_id = model.pad_token
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
