@@ -40,7 +40,7 @@ demo: $(READY) ## Train CartPole to a return of 475 with elastic actors, then sa
 
 .PHONY: test
 test: $(READY) ## Run all tests but those on a real Kubernetes
-	$(BIN)/python -m pytest $(or $(ARGS),--ignore tests/cluster)
+	$(BIN)/python -m pytest $(ARGS)
 	@$(if $(ARGS),:,echo "To test on a real Kubernetes as well: make test-cluster")
 
 .PHONY: test-cluster

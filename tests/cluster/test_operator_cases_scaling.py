@@ -77,6 +77,29 @@ def test_case_16_without_signals_the_count_holds_though_the_learner_is_gone(fiel
     assert field.wait_for_pods("actor", 3) == names
 
 
+def test_case_17_a_load_that_swings_scales_once_up_and_once_down_when_it_has_calmed(
+    field: Field,
+) -> None:
+    window = 4
+    down = {**QUICK["scaleDown"], "stabilizationWindowSeconds": window}
+    double, _ = field.training(actors=1, autoscaling={**QUICK, "scaleDown": down})
+    first, counts = double.asked, [1]
+
+    def swings() -> bool:
+        # With every question another load, for three windows.
+        double.say(scaling=_load(5 if double.asked % 2 else 1))
+        if (count := field.status()["actors"]["desired"]) != counts[-1]:
+            counts.append(count)
+        return double.asked > first + 3 * window / QUICK["intervalSeconds"]
+
+    field.wait("it has swung for long", swings)
+    assert counts == [1, 5]
+    assert field.status()["scaling"]["events"] == 1
+    double.say(scaling=_load(1))
+    status = field.wait_for_status("it is told", lambda s: s["actors"]["desired"] == 1)
+    assert status["scaling"]["events"] == 2
+
+
 def test_case_18_the_actors_that_lag_most_go_and_not_the_busiest(field: Field) -> None:
     double, names = field.training(
         actors=5, autoscaling={"mode": "external", "intervalSeconds": 0.5}
