@@ -54,7 +54,7 @@ def _load(data: HubData, split: str, path: str) -> Any:
             raise UserError(
                 path, f"'{split}' of {data.name}: {told}", "Name one of these."
             ) from error
-        if "Config name is missing" in told:
+        if "Config name is missing" in told or "BuilderConfig" in told:
             raise UserError(
                 "spec.task.data.configuration", f"{data.name}: {told}", "Name one of these."
             ) from error
