@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,13 +36,8 @@ def failing(problem, completion, answer):
 
 
 @pytest.fixture
-def make_job(
-    language_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., VACOJob]:
+def make_job(language_job: MakeJob, tmp_path: Path) -> Iterator[Callable[..., VACOJob]]:
     """Makes a job with ten problems to train on, four held out, and a reward of its own."""
-    import sys
-
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     file = tmp_path / "producer_rewards.py"
     file.write_text(REWARD)
 
@@ -62,7 +58,8 @@ def make_job(
         }
         return language_job(task=whole_task, **parts)
 
-    return make
+    yield make
+    sys.modules.pop(file.stem, None)
 
 
 def weights_of(job: VACOJob, version: int, incarnation: int = 1, seed: int = 0) -> Weights:
