@@ -152,7 +152,7 @@ class Learner:
             checkpoints, self._uid, self._job.spec.learner.checkpoint.keep
         )
         claims = Claims(checkpoints, self._uid)
-        self._beginning = begin(self._store, claims, options.incarnation)
+        self._beginning, self._checkpoint = begin(self._store, claims, options.incarnation)
         state = self._beginning.state
         self._gate = ContractGate(
             state.contract if state is not None else None,
@@ -284,6 +284,7 @@ class Learner:
             gate=self._gate,
             run_dir=self._options.run_dir,
             beginning=self._beginning,
+            checkpoint=self._checkpoint,
             capacity=self._capacity,
             ledger=self._ledger,
             returns=self._returns,
@@ -297,6 +298,7 @@ class Learner:
             outcomes=self._outcomes,
         )
         assembled = assemble(parts)
+        self._checkpoint = None  # the policy has it now
         self._closers += assembled.closers
         _journal_restart(self._journal, self._beginning)
         return assembled.loop
@@ -332,7 +334,7 @@ def _uid(job: VACOJob) -> str:
 
 def _journal_restart(journal: Journal, beginning: Beginning) -> None:
     life = beginning.lineage.current
-    if beginning.checkpoint is None and life.first_version == 0:
+    if beginning.checkpoint_version is None and life.first_version == 0:
         return
     journal.write(
         {

@@ -15,7 +15,7 @@ from vaco.weights_volume import weights_volume
 from vaco_learner.admission import Admission
 from vaco_learner.batch_source import BatchSource
 from vaco_learner.buffer import FragmentBuffer
-from vaco_learner.checkpoint import CheckpointStore
+from vaco_learner.checkpoint import Checkpoint, CheckpointStore
 from vaco_learner.contract_gate import ContractGate
 from vaco_learner.control import Control
 from vaco_learner.credits import Capacity
@@ -44,6 +44,7 @@ class Parts:
     gate: ContractGate
     run_dir: Path
     beginning: Beginning
+    checkpoint: Checkpoint | None
     capacity: Capacity
     ledger: Ledger
     returns: ReturnWindow
@@ -138,7 +139,7 @@ def assemble(parts: Parts) -> Assembled:
 
 def _restore(parts: Parts, trainer: Trainer) -> None:
     """Give the trainer what the checkpoint kept, or have it do what comes before the first one."""
-    checkpoint, state = parts.beginning.checkpoint, parts.beginning.state
+    checkpoint, state = parts.checkpoint, parts.beginning.state
     if checkpoint is None or state is None:
         trainer.begin(lambda: _still_wanted(parts), parts.progress.prepares)
         parts.progress.prepares(WAITS_FOR_ACTORS)

@@ -27,25 +27,31 @@ class Beginning:
         claim: to the run directory.
         lineage: its own incarnation is the last.
         version: under which it publishes what it begins with; above all that was published.
-        checkpoint: the tensors; None: fresh ones.
-        state: the rest of the checkpoint.
+        checkpoint_version: of the checkpoint it begins with; None: with fresh weights.
+        state: what the checkpoint has beside its tensors.
 
     """
 
     claim: Claim
     lineage: Lineage
     version: int
-    checkpoint: Checkpoint | None
+    checkpoint_version: int | None
     state: LearnerState | None
 
 
-def begin(store: CheckpointStore, claims: Claims, least: int = 1) -> Beginning:
+def begin(
+    store: CheckpointStore, claims: Claims, least: int = 1
+) -> tuple[Beginning, Checkpoint | None]:
     """Claim the run directory, and read the newest checkpoint.
 
     Args:
         store: of the checkpoints.
         claims: to the directory.
         least: the new incarnation's number at least.
+
+    Returns:
+        What the learner begins with, and the checkpoint's tensors, which nobody needs any more once
+        the policy has them: they are larger than the policy.
 
     Raises:
         UserError: no checkpoint is whole though there are some; the newest, or a claim, is another
@@ -61,10 +67,10 @@ def begin(store: CheckpointStore, claims: Claims, least: int = 1) -> Beginning:
         except FileExistsError:
             continue
         # Read after the claim is made: from now on an earlier learner adds nothing.
-        beginning = _read(claim, store, claims.newest() or HighWater(0, 0))
+        beginning, checkpoint = _read(claim, store, claims.newest() or HighWater(0, 0))
         claim.release(beginning.version)
         claims.tidy()
-        return beginning
+        return beginning, checkpoint
     raise FencedError(f"{_ATTEMPTS} other learners began in this run directory just now")
 
 
@@ -86,20 +92,22 @@ def note_beginning(beginning: Beginning, returns: ReturnWindow, progress: Progre
         return_episodes=returns.episodes,
     )
     incarnation, state = beginning.lineage.current.number, beginning.state
-    if beginning.checkpoint is None or state is None:
+    if beginning.checkpoint_version is None or state is None:
         progress.restored(incarnation, standing, 0.0, None, None)
         return
     progress.restored(incarnation, standing, state.train_seconds, state.evaluation, state.accuracy)
-    progress.checkpointed(beginning.checkpoint.version)
+    progress.checkpointed(beginning.checkpoint_version)
 
 
-def _read(claim: Claim, store: CheckpointStore, mark: HighWater) -> Beginning:
+def _read(
+    claim: Claim, store: CheckpointStore, mark: HighWater
+) -> tuple[Beginning, Checkpoint | None]:
     checkpoint = store.newest()
     if checkpoint is None:
         # Of what was published before a crash, if anything was, nothing is known any more.
         version = mark.version + 1 if mark.version > 0 else 0
         lineage = Lineage((Incarnation(claim.number, 0, version),))
-        return Beginning(claim, lineage, version, None, None)
+        return Beginning(claim, lineage, version, None, None), None
     try:
         state = LearnerState.from_document(checkpoint.state)
     except UserError as error:
@@ -110,4 +118,4 @@ def _read(claim: Claim, store: CheckpointStore, mark: HighWater) -> Beginning:
     version = restored if mark.version <= restored else mark.version + 1
     lineage = state.lineage.restarted(claim.number, restored, version)
     store.set_aside_damaged()
-    return Beginning(claim, lineage, version, checkpoint, state)
+    return Beginning(claim, lineage, version, checkpoint.version, state), checkpoint

@@ -21,7 +21,7 @@ from vaco_learner.evaluation_desk import EvaluationOutcome
 from vaco_learner.ledger import LedgerCounts
 from vaco_learner.lineage import Incarnation, Lineage
 from vaco_learner.progress import Accuracy
-from vaco_learner.restore import begin
+from vaco_learner.restore import Beginning, begin
 from vaco_learner.roster import ActorRecord
 from vaco_learner.state import LearnerState
 from vaco_policy.spaces import Box, Discrete, Spaces
@@ -64,6 +64,10 @@ def store(tmp_path: Path) -> CheckpointStore:
 def claim(tmp_path_factory: pytest.TempPathFactory) -> Claim:
     """A claim that nobody contests."""
     return Claims(tmp_path_factory.mktemp("claims"), JOB).stake(1)
+
+
+def begun(store: CheckpointStore, claims: Claims, least: int = 1) -> Beginning:
+    return begin(store, claims, least)[0]
 
 
 def names(directory: Path) -> list[str]:
@@ -140,7 +144,7 @@ def test_with_every_checkpoint_damaged_nothing_begins_and_nothing_is_touched(
         (store.save(checkpoint(version), claim) / part).write_bytes(b"{}")
     told = rf"{tmp_path}.*none of its 2 checkpoints is whole.*remove them all to begin anew"
     with pytest.raises(UserError, match=told):
-        begin(store, Claims(tmp_path, JOB))
+        begun(store, Claims(tmp_path, JOB))
     assert [name for name in names(tmp_path) if "v0" in name] == ["v000000001", "v000000002"]
 
 
@@ -149,9 +153,9 @@ def test_a_damaged_checkpoint_takes_no_place_of_a_whole_one(tmp_path: Path) -> N
     claim = claimed(tmp_path, 2, 20)
     store.save(checkpoint(10), claim)
     (store.save(checkpoint(20), claim) / POLICY).write_bytes(b"half")
-    claim = begin(store, claims).claim
+    claim = begun(store, claims).claim
     (store.save(checkpoint(31), claim) / POLICY).write_bytes(b"half")
-    beginning = begin(CheckpointStore(tmp_path, JOB, keep=2), claims)
+    beginning = begun(CheckpointStore(tmp_path, JOB, keep=2), claims)
     assert beginning.state == state(10)
     assert [name for name in names(tmp_path) if "v0" in name] == [
         ".bad-v000000020",
@@ -165,10 +169,10 @@ def test_a_bounded_number_of_damaged_checkpoints_is_left_to_look_at(
 ) -> None:
     claims = Claims(tmp_path, JOB)
     for version in range(11, 18):
-        claim = begin(store, claims, least=3).claim
+        claim = begun(store, claims, least=3).claim
         store.save(checkpoint(10), claim)
         (store.save(checkpoint(version), claim) / STATE).write_bytes(b"half")
-    assert begin(store, claims).state == state(10)
+    assert begun(store, claims).state == state(10)
     assert [name for name in names(tmp_path) if "v0" in name] == [
         ".bad-v000000015",
         ".bad-v000000016",
@@ -299,7 +303,7 @@ def test_a_number_can_be_claimed_once(tmp_path: Path) -> None:
 def test_a_newer_claim_fences_the_older_one(store: CheckpointStore, tmp_path: Path) -> None:
     old = claimed(tmp_path, 1, 57)
     old.check()
-    new = begin(store, Claims(tmp_path, JOB)).claim
+    new = begun(store, Claims(tmp_path, JOB)).claim
     assert new.number == 2
     told = r"this learner, incarnation 1, .*: incarnation 2 has taken over"
     with pytest.raises(FencedError, match=told):
@@ -355,7 +359,9 @@ def test_what_a_replaced_learner_put_in_place_too_late_counts_for_nothing(
     store.save(checkpoint(58), new)
     store.save(checkpoint(70), TakenOver(claims, 1, passing=2))
     assert store.newest() == checkpoint(58)
-    beginning = begin(store, claims)
+    beginning, found = begin(store, claims)
+    assert found == checkpoint(58)
+    assert beginning.checkpoint_version == 58
     assert beginning.lineage.current.number == 3
     assert beginning.state == state(58)
     for version in (59, 60, 61):
@@ -372,13 +378,13 @@ def test_old_claims_are_removed_and_the_newest_one_knows_all(
 ) -> None:
     claimed(tmp_path, 1, 900)
     for _ in range(20):
-        begin(store, Claims(tmp_path, JOB))
+        begun(store, Claims(tmp_path, JOB))
     assert len(names(tmp_path)) == 8
     assert Claims(tmp_path, JOB).newest() == HighWater(21, 920)
 
 
 def test_the_first_learner_begins_at_version_0(store: CheckpointStore, tmp_path: Path) -> None:
-    beginning = begin(store, Claims(tmp_path, JOB))
+    beginning = begun(store, Claims(tmp_path, JOB))
     assert (beginning.version, beginning.lineage) == (0, Lineage.first())
     assert beginning.state is None
     assert Claims(tmp_path, JOB).newest() == HighWater(1, 0)
@@ -387,7 +393,7 @@ def test_the_first_learner_begins_at_version_0(store: CheckpointStore, tmp_path:
 def test_an_incarnation_is_at_least_what_is_asked_and_above_all_earlier_ones(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
-    numbers = [begin(store, Claims(tmp_path, JOB), least).claim.number for least in (70, 1, 90)]
+    numbers = [begun(store, Claims(tmp_path, JOB), least).claim.number for least in (70, 1, 90)]
     assert numbers == [70, 71, 90]
 
 
@@ -395,7 +401,7 @@ def test_after_a_crash_the_version_goes_on_above_all_that_was_published(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
     store.save(checkpoint(40), claimed(tmp_path, 2, 57))
-    beginning = begin(store, Claims(tmp_path, JOB))
+    beginning = begun(store, Claims(tmp_path, JOB))
     assert beginning.version == 58
     assert beginning.lineage.current == Incarnation(3, 40, 58)
     assert beginning.state == state(40)
@@ -404,7 +410,7 @@ def test_after_a_crash_the_version_goes_on_above_all_that_was_published(
 
 def test_after_a_clean_end_no_version_is_skipped(store: CheckpointStore, tmp_path: Path) -> None:
     store.save(checkpoint(40), claimed(tmp_path, 2, 40))
-    beginning = begin(store, Claims(tmp_path, JOB))
+    beginning = begun(store, Claims(tmp_path, JOB))
     assert (beginning.version, beginning.lineage.current) == (40, Incarnation(3, 40, 40))
 
 
@@ -412,7 +418,7 @@ def test_a_crash_before_the_first_checkpoint_takes_no_version_back(
     store: CheckpointStore, tmp_path: Path
 ) -> None:
     claimed(tmp_path, 1, 6)
-    beginning = begin(store, Claims(tmp_path, JOB))
+    beginning = begun(store, Claims(tmp_path, JOB))
     assert (beginning.version, beginning.lineage.current) == (7, Incarnation(2, 0, 7))
 
 
@@ -422,7 +428,7 @@ def test_incarnations_of_lost_checkpoints_are_not_used_again(
     """Incarnation 5 wrote only a checkpoint that is damaged: the next one is 6, not 3."""
     store.save(checkpoint(40), claimed(tmp_path, 2, 40))
     claimed(tmp_path, 5, 90)
-    assert begin(store, Claims(tmp_path, JOB)).lineage.current.number == 6
+    assert begun(store, Claims(tmp_path, JOB)).lineage.current.number == 6
 
 
 def test_incarnations_of_lost_claims_are_not_used_again(
@@ -430,13 +436,13 @@ def test_incarnations_of_lost_claims_are_not_used_again(
 ) -> None:
     store.save(checkpoint(40), claimed(tmp_path, 6, 40))
     (tmp_path / "claim-6.json").unlink()
-    assert begin(store, Claims(tmp_path, JOB)).lineage.current.number == 7
+    assert begun(store, Claims(tmp_path, JOB)).lineage.current.number == 7
 
 
 def test_of_learners_that_begin_together_one_holds_the_directory(tmp_path: Path) -> None:
     def life(_: int) -> Claim | None:
         try:
-            return begin(store, Claims(tmp_path, JOB)).claim
+            return begun(store, Claims(tmp_path, JOB)).claim
         except FencedError:
             return None
 
