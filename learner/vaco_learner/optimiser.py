@@ -104,8 +104,8 @@ class Optimiser:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Return copies of Adam's moments, by `<moment>.<parameter>`."""
-        return {name: moment.clone() for name, moment in self._moments().items()}
+        """Return copies of Adam's moments on the CPU, by `<moment>.<parameter>`."""
+        return {name: moment.to("cpu", copy=True) for name, moment in self._moments().items()}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:

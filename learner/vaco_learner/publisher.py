@@ -44,11 +44,13 @@ class Published:
     Attributes:
         header: what announces it.
         snapshot: what holds it; None: a file does.
+        publication: of the snapshot, by which it is leased.
 
     """
 
     header: pb.WeightsHeader
     snapshot: Snapshot | None
+    publication: int = 0
 
     @property
     def incarnation(self) -> int:
@@ -93,6 +95,7 @@ class Publisher:
         self._version = -1
         self._owes = False
         self._closed = False
+        self._give_up: float | None = None  # while the volume fails
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -157,8 +160,7 @@ class Publisher:
         if self._volume is None:
             header = weights_header(weights)
             self._claim.check()
-            self._snapshots.publish(snapshot)
-            published = Published(header, snapshot)
+            published = Published(header, snapshot, self._snapshots.publish(snapshot))
         else:
             header = weights_header(weights, self._volume.name(number, version))
             self._claim.check()
@@ -175,19 +177,24 @@ class Publisher:
         """Write the file; return whether it is there, which a newer version can make needless.
 
         Raises:
-            OSError: the volume was full or gone for `VOLUME_PATIENCE_SECONDS`.
+            OSError: the volume was full or gone for `VOLUME_PATIENCE_SECONDS`, with however many
+                versions it was tried.
+            FencedError: a newer learner has taken over.
 
         """
-        give_up = time.monotonic() + VOLUME_PATIENCE_SECONDS
         while True:
             try:
-                volume.tidy()
+                volume.tidy(self._claim.number)
                 volume.write(name, snapshot.memory)
             except OSError as error:
                 _LOG.error("weights cannot be written to the volume: %s", error)
-                if time.monotonic() > give_up:
+                if self._give_up is None:
+                    self._give_up = time.monotonic() + VOLUME_PATIENCE_SECONDS
+                if time.monotonic() > self._give_up:
                     raise
+                self._claim.check()
             else:
+                self._give_up = None
                 return True
             with self._changed:
                 if self._changed.wait_for(

@@ -41,6 +41,7 @@ class Snapshot:
         self.memory = new_buffer(size)
         self.state = _State.TAKEN
         self.published_at = 0.0
+        self.publication = 0
         self.leases: set[Lease] = set()
 
 
@@ -85,6 +86,7 @@ class Snapshots:
         self._clock = clock
         self._buffers: list[Snapshot] = []
         self._lock = threading.Lock()
+        self._publications = 0
 
     def __len__(self) -> int:
         """Count the buffers."""
@@ -119,19 +121,25 @@ class Snapshots:
         with self._lock:
             snapshot.state = _State.FREE
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Make a snapshot that was taken the newest."""
+    def publish(self, snapshot: Snapshot) -> int:
+        """Make a snapshot that was taken the newest; return the publication's number, for `lease`.
+
+        A buffer serves many versions: only the number tells them apart.
+        """
         with self._lock:
             for other in self._buffers:
                 if other.state is _State.NEWEST:
                     other.state = _State.SUPERSEDED if other.leases else _State.FREE
             snapshot.state = _State.NEWEST
             snapshot.published_at = self._clock()
+            self._publications += 1
+            snapshot.publication = self._publications
+            return self._publications
 
-    def lease(self, snapshot: Snapshot) -> Lease | None:
+    def lease(self, snapshot: Snapshot, publication: int) -> Lease | None:
         """Begin to read; None: it is not the newest any more."""
         with self._lock:
-            if snapshot.state is not _State.NEWEST:
+            if snapshot.state is not _State.NEWEST or snapshot.publication != publication:
                 return None
             lease = Lease(snapshot, self._clock)
             snapshot.leases.add(lease)

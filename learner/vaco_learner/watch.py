@@ -48,7 +48,9 @@ class WeightServicer:
             if published.snapshot is None:
                 for frame in weights_frames(header, b""):
                     yield frame
-            elif (lease := self._snapshots.lease(published.snapshot)) is None:
+            elif (
+                lease := self._snapshots.lease(published.snapshot, published.publication)
+            ) is None:
                 self._hub.withdraw(published)
                 continue
             else:

@@ -93,8 +93,11 @@ class WeightsVolume:
             data: bytes = self._files.cat_file(self._path(name), start=begin, end=end)
         return data
 
-    def tidy(self) -> None:
-        """Remove all but the newest `KEPT_VERSIONS`, and what a killed learner left half-written.
+    def tidy(self, incarnation: int) -> None:
+        """Remove all but the newest `KEPT_VERSIONS`, and what killed learners left half-written.
+
+        Args:
+            incarnation: of this learner; what a newer one is writing is not touched.
 
         Raises:
             OSError: something cannot be removed.
@@ -102,13 +105,19 @@ class WeightsVolume:
         """
         with _as_os_error():
             names = self._names()
-            left = [name for name in names if name.startswith(TEMPORARY_PREFIX)]
+            left = [
+                name
+                for name in names
+                if name.startswith(TEMPORARY_PREFIX)
+                and self.is_name(whole := name.removeprefix(TEMPORARY_PREFIX))
+                and _age(whole)[0] <= incarnation
+            ]
             versions = sorted(filter(self.is_name, names), key=_age)
             for name in (*left, *versions[:-KEPT_VERSIONS]):
                 self._files.rm_file(self._path(name))
 
     def clear(self, incarnation: int) -> None:
-        """Remove what one learner wrote.
+        """Remove what one learner and those before it wrote, and the directory if that is all.
 
         Raises:
             OSError: something cannot be removed.
@@ -116,8 +125,10 @@ class WeightsVolume:
         """
         with _as_os_error():
             for name in filter(self.is_name, self._names()):
-                if _age(name)[0] == incarnation:
+                if _age(name)[0] <= incarnation:
                     self._files.rm_file(self._path(name))
+            if self._local and self._files.exists(self._root) and not self._names():
+                self._files.rmdir(self._root)
 
     def _names(self) -> list[str]:
         self._files.invalidate_cache()

@@ -383,13 +383,13 @@ def test_publication_that_is_put_off_is_owed(learner: LearnerEnd, connect: Conne
     learner.publish(1, Numbers(1))
     connect(learner.port)
     assert learner.servicer.held.wait(SECONDS)
-    leases = [learner.snapshots.lease(s) for s in learner.snapshots._buffers]
+    leases = [learner.snapshots.lease(s, s.publication) for s in learner.snapshots._buffers]
     learner.publish(2, Numbers(2))
     eventually(lambda: learner.hub.newest is not None and learner.hub.newest.version == 2)
     newest = learner.hub.newest
     assert newest is not None
     assert newest.snapshot is not None
-    leases.append(learner.snapshots.lease(newest.snapshot))
+    leases.append(learner.snapshots.lease(newest.snapshot, newest.publication))
     learner.publisher.publish(3, Numbers(3))
     assert learner.publisher.owes
     assert len(learner.snapshots) == 2
@@ -449,7 +449,7 @@ def test_versions_go_by_files(tmp_path: Path, connect: Connect, size: int) -> No
     assert end.servicer.frames <= 5, "only headers go by the stream"
     assert len(list((tmp_path / "volume" / JOB).iterdir())) == 4
     end.stop()
-    assert not list((tmp_path / "volume" / JOB).iterdir())
+    assert not (tmp_path / "volume" / JOB).exists()
 
 
 def test_a_full_volume_is_tried_again_until_a_newer_version_comes(

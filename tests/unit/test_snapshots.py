@@ -36,7 +36,7 @@ def published(snapshots: Snapshots, size: int) -> Snapshot:
 
 
 def leased(snapshots: Snapshots, snapshot: Snapshot) -> Lease:
-    lease = snapshots.lease(snapshot)
+    lease = snapshots.lease(snapshot, snapshot.publication)
     assert lease is not None
     return lease
 
@@ -69,7 +69,19 @@ def test_a_version_that_is_being_written_again_cannot_be_read(
     first = published(snapshots, LARGE)
     clock.now += 1.5
     assert snapshots.take(LARGE) is first
-    assert snapshots.lease(first) is None
+    assert snapshots.lease(first, first.publication) is None
+
+
+def test_a_version_that_was_written_over_cannot_be_read_for_the_one_before(
+    snapshots: Snapshots, clock: Clock
+) -> None:
+    """Its buffer is the newest again, with other weights than the stream has a header for."""
+    first = published(snapshots, LARGE)
+    before = first.publication
+    clock.now += 1.5
+    assert published(snapshots, LARGE) is first
+    assert snapshots.lease(first, before) is None
+    assert snapshots.lease(first, first.publication) is not None
 
 
 def test_a_large_version_just_published_waits_for_its_readers(snapshots: Snapshots) -> None:
@@ -127,4 +139,4 @@ def test_what_is_not_published_is_free_again(snapshots: Snapshots) -> None:
     assert snapshot is not None
     snapshots.give_back(snapshot)
     assert snapshots.take(SMALL) is snapshot
-    assert snapshots.lease(snapshot) is None
+    assert snapshots.lease(snapshot, snapshot.publication) is None

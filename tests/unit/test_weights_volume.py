@@ -47,12 +47,23 @@ def test_of_old_versions_few_are_kept_and_nothing_half_written(
     for version in (9, 10, 11, 12):
         volume.write(volume.name(1, version), memoryview(PAYLOAD))
     volume.write(volume.name(2, 3), memoryview(PAYLOAD))
-    volume.tidy()
+    (tmp_path / "job-1" / ".tmp-i3-v1.safetensors").write_bytes(b"being written by a newer one")
+    volume.tidy(2)
     kept = ["i1-v11.safetensors", "i1-v12.safetensors", "i2-v3.safetensors", "readme"]
-    assert names(tmp_path) == kept
+    assert names(tmp_path) == [".tmp-i3-v1.safetensors", *kept]
     assert len(kept) == KEPT_VERSIONS + 1
     volume.clear(1)
-    assert names(tmp_path) == ["i2-v3.safetensors", "readme"]
+    assert names(tmp_path) == [".tmp-i3-v1.safetensors", "i2-v3.safetensors", "readme"]
+
+
+def test_a_clean_end_removes_what_all_learners_wrote_and_the_directory(
+    volume: WeightsVolume, tmp_path: Path
+) -> None:
+    for incarnation in (1, 2):
+        volume.write(volume.name(incarnation, 3), memoryview(PAYLOAD))
+    volume.clear(2)
+    assert not (tmp_path / "job-1").exists()
+    volume.clear(2)  # again, as nothing is there
 
 
 def test_a_write_that_fails_leaves_nothing(
