@@ -12,7 +12,8 @@ from typing import Final
 MAX_NUMBER_LENGTH: Final = 64
 """Characters of a number that is still read as one. Longer ones are no answers, but attacks."""
 
-_DIGITS: Final = r"(?:\d{1,3}(?:,\d{3})+(?![\d,]\d)|\d+)"
+# Possessive and bounded: from each of many groups of three digits, all others would be looked at.
+_DIGITS: Final = r"(?:\d{1,3}(?:,\d{3}){1,20}+(?![\d,]\d)|\d+)"
 _DECIMAL: Final = rf"(?>(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,2}}(?!\d))?)(?![eE][+-]?\d)"
 _SIGN: Final = r"(?:(?<![\w.)\]}])[-+])?"
 _LATEX: Final = r"\\[dt]?frac(?:\{\s*(-?[\d,.]+)\s*\}\{\s*(-?[\d,.]+)\s*\}|(\d)(\d))"

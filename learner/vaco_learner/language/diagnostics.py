@@ -74,7 +74,8 @@ class LanguageStats:
         empty_completions: those without a token.
         groups: prompts, counted as often as they were completed.
         partial_groups: those with fewer completions than `sampling.groupSize`.
-        uniform_groups: those whose completions earned the same: they give no gradient.
+        uniform_groups: those that give no gradient: their completions earned the same, or they
+            are not whole.
         tokens: of all completions.
         learning_rate: of this phase.
         gradient_steps: how many there were.

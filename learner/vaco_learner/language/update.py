@@ -121,7 +121,11 @@ class LanguageUpdater:
         """
         batch = collate(groups, self._device)
         advantage_S = group_advantages(
-            batch.reward_S, batch.group_S, batch.groups, scale=self._spec.scale_advantages
+            batch.reward_S,
+            batch.group_S,
+            batch.groups,
+            size=self._group_size,
+            scale=self._spec.scale_advantages,
         )
         whole = part_of(batch, torch.ones_like(batch.finished_S))
         start = self._forward.survey(batch, whole, stepped, entropy=True)

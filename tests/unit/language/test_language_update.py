@@ -192,7 +192,7 @@ def test_what_it_says_of_completions(
         rewards=np.array([0, 1], np.float32),
     )
     stats = train(updater_with(language_job(), decoder()), groups)
-    assert (stats.groups, stats.partial_groups, stats.uniform_groups) == (3, 1, 1)
+    assert (stats.groups, stats.partial_groups, stats.uniform_groups) == (3, 1, 2)
     assert stats.samples == 10
     assert stats.tokens == sum(group.tokens.size for group in groups)
     assert stats.reward_mean == pytest.approx(0.6)

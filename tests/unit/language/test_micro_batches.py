@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_the_loss_written_down(
     spec = {"name": "vaco-lm", "minibatches": 1, "ratioBound": 2.0, **SMOOTH}
     job = language_job(algorithm=spec, learner={"microBatchTokens": 30})
     batch = collate(groups)
-    advantage_S = group_advantages(batch.reward_S, batch.group_S, 6, scale=False)
+    advantage_S = group_advantages(batch.reward_S, batch.group_S, 6, size=1, scale=False)
     total, first = torch.zeros(()), 0
     for sequence in range(batch.samples):
         count = int(batch.length_S[sequence])

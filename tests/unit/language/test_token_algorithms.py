@@ -118,9 +118,9 @@ def test_vaco_filters_over_its_threshold(threshold: str, over: bool, language_jo
 def test_advantages_are_relative_to_the_group() -> None:
     reward_S = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 3.0])
     group_S = torch.tensor([0, 0, 0, 1, 1, 1, 2])
-    found = group_advantages(reward_S, group_S, 3, scale=False)
+    found = group_advantages(reward_S, group_S, 3, size=3, scale=False)
     assert found.tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3, 0, 0, 0, 0])
-    scaled = group_advantages(reward_S, group_S, 3, scale=True)
+    scaled = group_advantages(reward_S, group_S, 3, size=3, scale=True)
     deviation = np.std([1.0, 0.0, 0.0])
     assert scaled.tolist() == pytest.approx(
         [2 / 3 / deviation, -1 / 3 / deviation, -1 / 3 / deviation, 0, 0, 0, 0], rel=1e-5
@@ -128,8 +128,17 @@ def test_advantages_are_relative_to_the_group() -> None:
 
 
 @pytest.mark.parametrize("scale", [False, True])
+def test_a_group_that_is_not_whole_has_no_advantages(scale: bool) -> None:
+    reward_S = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])
+    group_S = torch.tensor([0, 0, 1, 1, 1])
+    found = group_advantages(reward_S, group_S, 2, size=3, scale=scale)
+    assert found[:2].tolist() == [0, 0]
+    assert found[2:].abs().min() > 0.3
+
+
+@pytest.mark.parametrize("scale", [False, True])
 def test_equal_rewards_give_exactly_nothing(scale: bool) -> None:
     """0.1 is no sum of powers of two; summed up in float32, its mean is often another number."""
     for size in range(2, 100):
         reward_S, group_S = torch.full((size,), 0.1), torch.zeros(size, dtype=torch.int64)
-        assert not group_advantages(reward_S, group_S, 1, scale=scale).any()
+        assert not group_advantages(reward_S, group_S, 1, size=size, scale=scale).any()
