@@ -127,6 +127,4 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _refused(problem: str) -> UserError:
-    return UserError(
-        "weights", problem, "Use weights that were written for this very policy."
-    )
+    return UserError("weights", problem, "Use weights that were written for this very policy.")
