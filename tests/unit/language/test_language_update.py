@@ -230,6 +230,26 @@ def test_an_empty_completion_gives_no_gradient_but_earned_its_reward(
     assert not same_bits(before, weights(network))
 
 
+def test_an_empty_completion_that_earned_the_mean_might_as_well_not_be_there(
+    language_job: MakeJob, decoder: MakeDecoder, make_groups: MakeGroups
+) -> None:
+    """It counts neither in total variation nor in the mean of losses."""
+    rewards = np.array([0, 1, 0.5, 0.5], np.float32)
+    with_it = without_tokens(replace(make_groups(groups=1)[0], rewards=rewards), 2)
+    kept = {n: np.delete(getattr(with_it, n), 2) for n in ("lengths", "rewards", "finished")}
+    without_it = replace(with_it, **kept)
+    networks = decoder(), decoder()
+    stats = [
+        train(updater_with(language_job(sampling={"groupSize": group.samples}), network), [group])
+        for network, group in zip(networks, (with_it, without_it), strict=True)
+    ]
+    assert [each.samples for each in stats] == [4, 3]
+    assert stats[0].tv == stats[1].tv > 0
+    assert stats[0].prompt_tv_p50 == stats[1].prompt_tv_p50
+    assert stats[0].policy_loss == stats[1].policy_loss != 0
+    assert same_bits(*map(weights, networks))
+
+
 def test_a_phase_of_empty_completions_changes_nothing(
     language_job: MakeJob, decoder: MakeDecoder, make_groups: MakeGroups
 ) -> None:
