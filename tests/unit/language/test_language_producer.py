@@ -56,7 +56,8 @@ def make_job(language_job: MakeJob, tmp_path: Path) -> Iterator[Callable[..., VA
             "evaluation": {"intervalEnvSteps": 100},
             **spec,
         }
-        return language_job(task=whole_task, **parts)
+        job = language_job(task=whole_task, **parts)
+        return job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": "uid"})})
 
     yield make
     sys.modules.pop(file.stem, None)
