@@ -222,6 +222,8 @@ class TrainingLoop:
         settlements = self._around.admission.trained(fragments, lags, stats.filtered_samples)
         self._returns.add(np.concatenate([f.episode_returns for f in fragments]).tolist())
         busy = time.monotonic() - began
+        # Again: a process that was frozen meanwhile would go on from here.
+        self._around.claim.check()
         self._account(fragments, stats, waited, busy)
         self._around.server.acknowledge(settlements)
         self._waiting_since = time.monotonic()

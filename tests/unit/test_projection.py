@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from vaco_operator.cluster.projection import digest, projection
 
@@ -93,6 +93,7 @@ plain = st.recursive(
 )
 
 
+@example(document=[], shape=[{"name": []}])
 @given(plain, plain)
 def test_any_two_documents_can_be_compared_and_one_is_its_own_projection(document, shape):
     projection(document, shape)

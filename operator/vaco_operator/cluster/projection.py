@@ -41,4 +41,5 @@ def _key(items: Sequence[Any]) -> str | None:
 
 def _tells_apart(key: str, items: Iterable[Any]) -> bool:
     values = [item.get(key) if isinstance(item, Mapping) else None for item in items]
-    return None not in values and len(set(values)) == len(values) > 0
+    named = all(isinstance(value, str | int) for value in values)
+    return named and len(set(values)) == len(values) > 0
