@@ -8,6 +8,10 @@ have no GPU. Its limits:
 - Weights change between batches of prompts: no `weightsChange: inFlight`.
 - A batch that has begun is completed, also when the actor is told to stop: `actors.drainSeconds`
   must be longer than that takes.
+- The engine shares the GPU with the copy of the model that weights arrive in, of which it knows
+  nothing: where the two do not fit, the engine refuses to start.
+- Nothing is told while a batch is generated: one that takes longer than a program may be silent
+  (`VACO_STUCK_SECONDS`) counts as stuck. Lower `sampling.prompts`.
 - Probabilities are vLLM's own, of the bent distribution. Its kernels are not the learner's, and
   the difference is in the learner's mismatch statistics.
 """
