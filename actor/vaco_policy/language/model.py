@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ADAPTER: Final = ".lora_"
-_FROZEN_SAMPLE: Final = 1024
 _MLP_MULTIPLE: Final = 32
 
 
@@ -103,14 +102,18 @@ class LanguageModel(nn.Module):
         return json.dumps({"languageModel": document}, sort_keys=True)
 
     def _frozen_digest(self) -> str | None:
-        """Return a digest of what is not published: learner and actors load it by themselves."""
+        """Return a digest of what is not published: learner and actors load it by themselves.
+
+        It is of every number, because other weights may differ in a few rows alone. SHA-256 took
+        six seconds for a billion of them (2026-11-25, one busy core), once in each process.
+        """
         if not self._adapters:
             return None
         digest = hashlib.sha256()
         for name, parameter in self.network.named_parameters():
             if _ADAPTER not in name:
-                sample = parameter.detach().flatten()[:_FROZEN_SAMPLE].float().cpu()
-                digest.update(name.encode() + sample.numpy().tobytes())
+                digest.update(name.encode())
+                digest.update(parameter.detach().float().cpu().reshape(-1).numpy().data)
         return digest.hexdigest()
 
 
@@ -130,10 +133,8 @@ def _publish(network: nn.Module, *, adapters: bool) -> None:
     network.register_state_dict_post_hook(drop_others)  # type: ignore[no-untyped-call]
 
 
-def build(
-    parts: LanguageParts, seed: int, *, pretrained: bool, dtype: torch.dtype = torch.float32
-) -> LanguageModel:
-    """Build the language model that a job asks for.
+def build(parts: LanguageParts, seed: int, *, pretrained: bool) -> LanguageModel:
+    """Build the language model that a job asks for, in float32.
 
     Args:
         parts: of the job.
@@ -142,7 +143,6 @@ def build(
         pretrained: whether the weights of `policy.model` are loaded; without them only its
             architecture is built, for weights that come from elsewhere. What is frozen under
             adapters is loaded in any case.
-        dtype: of the weights.
 
     Raises:
         UserError: naming the field that is wrong, or what is not installed.
@@ -153,17 +153,15 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "language model"))
         if policy.tiny is not None:
-            model = _tiny(policy, policy.tiny, longest, dtype)
+            model = _tiny(policy, policy.tiny, longest)
         else:
-            model = _pretrained(policy, longest, dtype, pretrained or policy.lora is not None)
+            model = _pretrained(policy, longest, pretrained or policy.lora is not None)
     if policy.gradient_checkpointing:
-        model.network.activation_checkpointing_enable()  # type: ignore[operator]
+        model.network.gradient_checkpointing_enable()  # type: ignore[operator]
     return model
 
 
-def _tiny(
-    policy: LanguageModelPolicy, decoder: TinyDecoder, longest: int, dtype: torch.dtype
-) -> LanguageModel:
+def _tiny(policy: LanguageModelPolicy, decoder: TinyDecoder, longest: int) -> LanguageModel:
     tokenizer = character_tokenizer()
     try:
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -181,8 +179,7 @@ def _tiny(
         pad_token_id=tokenizer.pad_token_id,
         attn_implementation=_attention(policy, "tiny"),  # type: ignore[call-arg]
     )
-    network: nn.Module = LlamaForCausalLM(config)
-    network = network.to(dtype)
+    network: nn.Module = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     return LanguageModel(_with_adapters(network, policy.lora), tokenizer, "tiny")
 
 
@@ -191,14 +188,12 @@ def _mlp_size(hidden: int) -> int:
     return math.ceil(8 * hidden / 3 / _MLP_MULTIPLE) * _MLP_MULTIPLE
 
 
-def _pretrained(
-    policy: LanguageModelPolicy, longest: int, dtype: torch.dtype, weights: bool
-) -> LanguageModel:
+def _pretrained(policy: LanguageModelPolicy, longest: int, weights: bool) -> LanguageModel:
     source = Pretrained(policy)
     _check_positions(source.config, source.name, longest)
     tokenizer = source.tokenizer()
-    network = source.network(dtype, _attention(policy, source.name), weights=weights)
     ends = source.end_tokens()
+    network = source.network(_attention(policy, source.name), weights=weights)
     return LanguageModel(_with_adapters(network, policy.lora), tokenizer, source.name, ends)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MODEL: Final = "spec.policy.model"
+_SETTINGS: Final = "generation_config.json"
 _PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _DROPOUT: Final = ("dropout", "drop_rate", "pdrop", "dropout_prob", "dropout_rate")
 
@@ -78,8 +79,8 @@ class Pretrained:
         )
         return found
 
-    def network(self, dtype: torch.dtype, attention: str, *, weights: bool) -> nn.Module:
-        """Return its network, with its weights or with random ones.
+    def network(self, attention: str, *, weights: bool) -> nn.Module:
+        """Return its network in float32, with its weights or with random ones.
 
         Raises:
             UserError: it is of a kind that is not known, or its weights cannot be loaded.
@@ -88,7 +89,7 @@ class Pretrained:
         from transformers import AutoModelForCausalLM
 
         models: Any = AutoModelForCausalLM
-        options = {"dtype": dtype, "attn_implementation": attention}
+        options = {"dtype": torch.float32, "attn_implementation": attention}
         if not weights:
             made: nn.Module = self._checked(
                 "network",
@@ -107,17 +108,48 @@ class Pretrained:
         return network
 
     def end_tokens(self) -> tuple[int, ...]:
-        """Return what ends a text by the model's own generation settings, if it has such."""
+        """Return what ends a text by the model's own generation settings, if it has such.
+
+        Raises:
+            UserError: it has such and they cannot be read, or whether it has any cannot be told.
+
+        """
+        ends = self._checked("generation settings", self._own_ends)
+        if all(type(end) is int for end in ends):
+            return tuple(ends)
+        problem = f"eos_token_id of the generation settings of {self.name} is {ends}"
+        raise UserError(_MODEL, problem, "Make it a token's number, or a list of such.")
+
+    def _own_ends(self) -> list[Any]:
         from transformers import GenerationConfig
 
+        if not self._has_settings():
+            return []
+        settings = GenerationConfig.from_pretrained(self._source, revision=self._revision or "main")
+        ends: Any = settings.eos_token_id
+        if ends is None:
+            return []
+        return ends if isinstance(ends, list) else [ends]
+
+    def _has_settings(self) -> bool:
+        """Return whether there are generation settings; a model need not have any."""
+        if self._directory is not None:
+            return (self._directory / _SETTINGS).exists()
+        import huggingface_hub as hub
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
         try:
-            settings = GenerationConfig.from_pretrained(
-                self._source, revision=self._revision or "main"
-            )
-        except OSError:
-            return ()
-        ends = settings.eos_token_id
-        return (ends,) if isinstance(ends, int) else tuple(ends or ())
+            hub.hf_hub_download(self.name, _SETTINGS, revision=self._revision)
+        except LocalEntryNotFoundError:
+            # The hub was not reached. Unless it shall not be, or told before that there are none,
+            # there may be some.
+            cached = hub.try_to_load_from_cache(self.name, _SETTINGS, revision=self._revision)
+            if hub.constants.HF_HUB_OFFLINE or cached is hub._CACHED_NO_EXIST:
+                return False
+            raise
+        except EntryNotFoundError:
+            return False
+        return True
 
     @property
     def _source(self) -> str:

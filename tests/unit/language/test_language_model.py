@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from vaco.errors import UserError
-from vaco.job import VACOJob
+from vaco.job import LanguageModelPolicy, VACOJob
 from vaco_policy.language.characters import CHARACTERS, character_tokenizer
 from vaco_policy.language.model import LanguageModel, build
+from vaco_policy.language.pretrained import Pretrained
 from vaco_policy.parameters import load_payload, to_payload
 
 MakeJob = Callable[..., VACOJob]
@@ -88,6 +89,17 @@ def test_a_saved_model_is_loaded_with_its_weights(language_job: MakeJob, saved: 
     assert to_payload(model.published) == to_payload(built(language_job, seed=3).published)
 
 
+def test_weights_are_float32_whatever_they_are_stored_as(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    file = copy_of(saved, tmp_path) / "model.safetensors"
+    save_file({k: v.bfloat16() for k, v in load_file(file).items()}, file, {"format": "pt"})
+    edit(tmp_path / "config.json", dtype="bfloat16")
+    for pretrained in (False, True):
+        model = built(language_job, model=str(tmp_path), pretrained=pretrained)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_an_actor_needs_the_architecture_only(
     language_job: MakeJob, saved: Path, tmp_path: Path
 ) -> None:
@@ -123,7 +135,7 @@ def test_tied_weights_are_published_once(
 
 
 def test_adapters_alone_are_trained_and_published(language_job: MakeJob) -> None:
-    lora = {"tiny": TINY, "lora": {"rank": 2}}
+    lora: dict[str, Any] = {"tiny": TINY, "lora": {"rank": 2}}
     learner, actor = (built(language_job, pretrained=each, **lora) for each in (True, False))
     assert learner.contract() == actor.contract()
     assert built(language_job, 1, **lora).contract() != actor.contract()
@@ -143,6 +155,17 @@ def test_adapters_alone_are_trained_and_published(language_job: MakeJob) -> None
         assert torch.equal(actor.network(input_ids=tokens_BT).logits, wanted)
 
 
+def test_what_is_frozen_under_adapters_is_compared_to_its_last_number(
+    language_job: MakeJob,
+) -> None:
+    lora: dict[str, Any] = {"tiny": TINY, "lora": {"rank": 2}}
+    ours, theirs = (built(language_job, **lora) for _ in range(2))
+    assert ours.contract() == theirs.contract()
+    with torch.no_grad():
+        theirs.network.get_input_embeddings().weight[-1, -1] += 1e-3  # type: ignore[operator]
+    assert ours.contract() != theirs.contract()
+
+
 def test_adapters_for_no_layer_are_refused(language_job: MakeJob) -> None:
     with pytest.raises(UserError, match="'nowhere'") as raised:
         built(language_job, tiny=TINY, lora={"targetModules": ["nowhere"]})
@@ -156,7 +179,7 @@ def test_gradient_checkpointing_changes_no_gradient(language_job: MakeJob) -> No
         model = built(language_job, tiny=TINY, gradientCheckpointing=on).train()
         model.network(input_ids=tokens_BT, use_cache=False).logits.logsumexp(-1).sum().backward()
         gradients.append([p.grad for p in model.parameters()])
-    assert model.network.is_activation_checkpointing
+    assert model.network.is_gradient_checkpointing
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(checkpointed, plain)
 
@@ -206,6 +229,86 @@ def test_all_ends_of_the_generation_settings_count(
     directory = copy_of(saved, tmp_path)
     edit(directory / "generation_config.json", eos_token_id=[7, 2])
     assert built(language_job, model=str(directory)).end_tokens == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"eos_token_id": [7,', "cannot be loaded: OSError"),
+        ("[7]", "cannot be loaded"),
+        ('{"eos_token_id": "</s>"}', "is ['</s>']"),
+        ('{"eos_token_id": [2, true]}', "is [2, True]"),
+        (None, "cannot be loaded: OSError"),
+    ],
+)
+def test_generation_settings_that_cannot_be_read_are_refused(
+    language_job: MakeJob, saved: Path, tmp_path: Path, text: str | None, told: str
+) -> None:
+    settings = copy_of(saved, tmp_path) / "generation_config.json"
+    settings.unlink()
+    if text is None:
+        settings.mkdir()
+    else:
+        settings.write_text(text)
+    problem = refused(language_job, tmp_path)
+    assert f"the generation settings of {tmp_path}" in problem.replace("eos_token_id of ", "")
+    assert told in problem
+
+
+def test_a_model_without_generation_settings_has_its_tokenizers_end(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    (copy_of(saved, tmp_path) / "generation_config.json").unlink()
+    assert built(language_job, model=str(tmp_path)).end_tokens == (2,)
+
+
+@pytest.fixture
+def cached(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, where all of `us/tiny` is but its generation settings."""
+    import huggingface_hub.constants
+
+    commit = "0" * 40
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    model = tmp_path / "models--us--tiny"
+    for directory in ("refs", f"snapshots/{commit}", f".no_exist/{commit}"):
+        (model / directory).mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    (copy_of(saved, model / "snapshots" / commit) / "generation_config.json").unlink()
+    return model
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_cache_that_is_all_there_is_need_not_have_generation_settings(
+    language_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert built(language_job, model="us/tiny").end_tokens == (2,)
+
+
+def test_a_hub_that_cannot_be_asked_for_generation_settings_is_no_hub_without(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("the network is away")
+
+    def absent(*_: object, **__: object) -> str:
+        raise huggingface_hub.errors.EntryNotFoundError("404")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    source = Pretrained(LanguageModelPolicy(model="us/tiny"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
+    assert source.end_tokens() == ()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(UserError, match=r"generation settings of us/tiny .*is away") as raised:
+        source.end_tokens()
+    assert raised.value.path == "spec.policy.model"
+    (cached / ".no_exist" / ("0" * 40) / "generation_config.json").touch()
+    assert source.end_tokens() == ()
 
 
 def refused(job: MakeJob, directory: Path | str, path: str = "spec.policy.model") -> str:
