@@ -29,11 +29,14 @@ class TokenScores:
         logp_N: float32, the log-probability of each token.
         entropy_N: float32, of the distribution that each token was one of, in nats; detached. None
             unless it was asked for.
+        outside_N: bool, whether top-k or top-p leaves the token out, so that this distribution
+            would not sample it; None unless entropies were asked for.
 
     """
 
     logp_N: Tensor
-    entropy_N: Tensor | None
+    entropy_N: Tensor | None = None
+    outside_N: Tensor | None = None
 
 
 def log_distribution(logits_NV: Tensor, sampling: SamplingSpec) -> Tensor:
@@ -62,16 +65,18 @@ def score(
     """
     tempered_NV = logits_NV.float() / sampling.temperature
     allowed_NV = _allowed(tempered_NV, sampling)
+    outside_N = torch.zeros_like(token_N, dtype=torch.bool)
     if allowed_NV is not None:
+        outside_N = ~allowed_NV.gather(1, token_N[:, None]).squeeze(1)
         allowed_NV = allowed_NV.scatter(1, token_N[:, None], value=True)
         tempered_NV = tempered_NV.masked_fill(~allowed_NV, -torch.inf)
     total_N = tempered_NV.logsumexp(dim=1)
     logp_N = tempered_NV.gather(1, token_N[:, None]).squeeze(1) - total_N
     if not entropy:
-        return TokenScores(logp_N, None)
+        return TokenScores(logp_N)
     with torch.no_grad():
         entropy_N = torch.special.entr((tempered_NV - total_N[:, None]).exp()).sum(dim=1)
-    return TokenScores(logp_N, entropy_N)
+    return TokenScores(logp_N, entropy_N, outside_N)
 
 
 @torch.no_grad()
@@ -123,12 +128,14 @@ class CompletionScorer:
                 causal model looks at nothing behind a token, so padding needs no mask there.
             before_N: int64, flat index b*T + t of the position before each scored token.
             token_N: int64, the scored tokens.
-            entropy: whether entropies are wanted too.
+            entropy: whether entropies are wanted too, and which tokens are outside.
 
         """
         if not len(token_N):
             empty_N = torch.zeros(0, device=tokens_BT.device)
-            return TokenScores(empty_N, empty_N if entropy else None)
+            return (
+                TokenScores(empty_N, empty_N, empty_N.bool()) if entropy else TokenScores(empty_N)
+            )
         if self._head is None:
             whole_BTV = self._model(input_ids=tokens_BT, use_cache=False).logits
             logits_NV = whole_BTV.flatten(0, 1).index_select(0, before_N)
@@ -140,9 +147,10 @@ class CompletionScorer:
     def _score_hidden(
         self, head: nn.Module, hidden_NH: Tensor, token_N: Tensor, *, entropy: bool
     ) -> TokenScores:
-        def scored(hidden: Tensor, token: Tensor) -> tuple[Tensor, Tensor | None]:
+        def scored(hidden: Tensor, token: Tensor) -> tuple[Tensor, ...]:
             found = score(head(hidden), token, self._sampling, entropy=entropy)
-            return found.logp_N, found.entropy_N
+            parts = (found.logp_N, found.entropy_N, found.outside_N)
+            return tuple(part for part in parts if part is not None)
 
         rows = max(1, self._chunk_numbers // _vocabulary(head))
         if rows >= len(token_N):
@@ -152,8 +160,7 @@ class CompletionScorer:
             checkpoint(scored, hidden, token, use_reentrant=False, preserve_rng_state=False)
             for hidden, token in pieces
         ]
-        logp_N = torch.cat([logp for logp, _ in parts])
-        return TokenScores(logp_N, torch.cat([own for _, own in parts]) if entropy else None)
+        return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     @torch.no_grad()
     def _plain_head(self) -> nn.Module | None:

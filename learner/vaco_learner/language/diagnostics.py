@@ -65,8 +65,11 @@ class LanguageStats:
         mismatch_mean: mean of |log pi_T - log beta| over them; none if there is none.
         mismatch_max: its maximum.
         mismatch_tv: total variation over them.
+        mismatch_outside: those of them that pi_T would not sample: they are outside of its top-k or
+            top-p. Their ratio is of no policy that there was.
         lagged_tv: total variation between pi_T and beta over the other tokens; none if there is
             none.
+        lagged_outside: those of the other tokens that pi_T would not sample.
         reward_mean: over the completions, like the next.
         finished_share: those that ended before the budget.
         completion_tokens: their mean length in tokens.
@@ -105,7 +108,9 @@ class LanguageStats:
     mismatch_mean: float | None
     mismatch_max: float | None
     mismatch_tv: float | None
+    mismatch_outside: int
     lagged_tv: float | None
+    lagged_outside: int
     reward_mean: float
     finished_share: float
     completion_tokens: float
@@ -179,14 +184,17 @@ def of_start(batch: CompletionBatch, whole: Part, start: TokenScores) -> dict[st
 
 
 @torch.no_grad()
-def of_mismatch(log_rho_N: Tensor, lag_N: Tensor) -> dict[str, Any]:
+def of_mismatch(batch: CompletionBatch, start: TokenScores, lag_N: Tensor) -> dict[str, Any]:
     """Return the fields that tell lag from what is none.
 
     Args:
-        log_rho_N: log pi_T - log beta of all tokens.
+        batch: the phase's.
+        start: what pi_T says of all tokens of the batch, with those that are outside.
         lag_N: int64, by how many versions the weights that sampled each were behind pi_T.
 
     """
+    log_rho_N = start.logp_N - batch.behaviour_logp_N
+    outside_N = torch.zeros_like(lag_N).bool() if start.outside_N is None else start.outside_N
     fresh_N, lagged_N = log_rho_N[lag_N == 0], log_rho_N[lag_N != 0]
     far_N = fresh_N.abs()
     return {
@@ -194,7 +202,9 @@ def of_mismatch(log_rho_N: Tensor, lag_N: Tensor) -> dict[str, Any]:
         "mismatch_mean": float(far_N.mean()) if len(fresh_N) else None,
         "mismatch_max": float(far_N.max()) if len(fresh_N) else None,
         "mismatch_tv": _variation(fresh_N),
+        "mismatch_outside": int((outside_N & (lag_N == 0)).sum()),
         "lagged_tv": _variation(lagged_N),
+        "lagged_outside": int((outside_N & (lag_N != 0)).sum()),
     }
 
 

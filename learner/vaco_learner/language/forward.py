@@ -53,18 +53,19 @@ class Forward:
             stepped: called after every micro-batch.
             chosen: completions, by their numbers in the part; the tokens of the others score 0.
                 None: all.
-            entropy: whether entropies are wanted too.
+            entropy: whether entropies are wanted too, and which tokens are outside.
 
         """
         chosen = range(len(part.sequence_S)) if chosen is None else chosen
         logp_N = torch.zeros(len(part.index_N), device=part.index_N.device)
-        entropy_N = torch.zeros_like(logp_N) if entropy else None
+        entropy_N, outside_N = torch.zeros_like(logp_N), torch.zeros_like(logp_N).bool()
         for micro, scores in self.micro_batches(batch, part, chosen, entropy=entropy):
             logp_N[micro.index_N] = scores.logp_N
-            if entropy_N is not None and scores.entropy_N is not None:
+            if scores.entropy_N is not None and scores.outside_N is not None:
                 entropy_N[micro.index_N] = scores.entropy_N
+                outside_N[micro.index_N] = scores.outside_N
             stepped()
-        return TokenScores(logp_N, entropy_N)
+        return TokenScores(logp_N, entropy_N, outside_N) if entropy else TokenScores(logp_N)
 
     def at_once(self, batch: CompletionBatch, part: Part, chosen: Sequence[int]) -> bool:
         """Whether some of a part's completions go through the network in one micro-batch."""
@@ -79,7 +80,7 @@ class Forward:
             batch: where they are.
             part: of the batch.
             chosen: completions, by their numbers in the part.
-            entropy: whether entropies are wanted too.
+            entropy: whether entropies are wanted too, and which tokens are outside.
 
         """
         for micro in lay_out(batch, part, chosen, self._budget):

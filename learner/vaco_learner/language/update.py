@@ -138,7 +138,7 @@ class LanguageUpdater:
         return LanguageStats(
             **of_steps(records),
             **of_start(batch, whole, start),
-            **of_mismatch(start.logp_N - batch.behaviour_logp_N, lag_N),
+            **of_mismatch(batch, start, lag_N),
             **of_completions(batch, advantage_S, self._group_size),
             threshold=self._algorithm.threshold,
             filtered_samples=_completions_with(phase.dropped_N, whole),

@@ -54,16 +54,23 @@ def own_samples(network: nn.Module, groups: list[CompletionGroup]) -> list[Compl
     """The same tokens, as if the network had sampled them: its own log-probabilities."""
     found = []
     for group in groups:
-        prompt, logps, first = torch.from_numpy(group.prompt.astype(np.int64)), [], 0
-        for length in group.lengths.tolist():
-            tokens = torch.from_numpy(group.tokens[first : first + length].astype(np.int64))
-            with torch.no_grad():
-                logits = network(input_ids=torch.cat((prompt, tokens))[None]).logits[0]
-            whole = logits.log_softmax(1)[len(prompt) - 1 : -1]
-            logps.append(whole.gather(1, tokens[:, None]).squeeze(1).numpy())
-            first += length
-        found.append(replace(group, behaviour_logp=np.concatenate(logps)))
+        logps_NV, token_N = distributions(network, group)
+        logp_N = logps_NV.gather(1, token_N[:, None]).squeeze(1)
+        found.append(replace(group, behaviour_logp=logp_N.numpy()))
     return found
+
+
+@torch.no_grad()
+def distributions(network: nn.Module, group: CompletionGroup) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities [N, V] before each of a group's N tokens, and these tokens."""
+    prompt, logps, first = torch.from_numpy(group.prompt.astype(np.int64)), [], 0
+    token_N = torch.from_numpy(group.tokens.astype(np.int64))
+    for length in group.lengths.tolist():
+        tokens = token_N[first : first + length]
+        logits = network(input_ids=torch.cat((prompt, tokens))[None]).logits[0]
+        logps.append(logits.log_softmax(1)[len(prompt) - 1 : -1])
+        first += length
+    return torch.cat(logps), token_N
 
 
 @pytest.mark.parametrize("budget", [16384, 24])
@@ -172,6 +179,28 @@ def test_mismatch_is_told_from_lag(
     lags = [lag + 1 for lag in lags]
     stats = updater_with(language_job(), decoder()).update([fresh, old], nothing, lags)
     assert (stats.mismatch_tokens, stats.mismatch_mean, stats.mismatch_tv) == (0, None, None)
+
+
+def test_tokens_outside_of_the_learners_own_top_k_are_counted_by_lag(
+    language_job: MakeJob, decoder: MakeDecoder, make_groups: MakeGroups
+) -> None:
+    """Random tokens, of which only the likeliest one would be sampled."""
+    fresh, old = make_groups(groups=2)
+    lags = [np.zeros(fresh.tokens.size, np.int64), np.ones(old.tokens.size, np.int64)]
+    outside = []
+    for group in (fresh, old):
+        logps_NV, token_N = distributions(decoder(), group)
+        outside.append(int((logps_NV.argmax(1) != token_N).sum()))
+    found = {}
+    for top_k in (0, 1):
+        job = language_job(
+            sampling={"groupSize": 4, "topK": top_k}, learner={"microBatchTokens": 24}
+        )
+        stats = updater_with(job, decoder()).update([fresh, old], nothing, lags)
+        found[top_k] = [stats.mismatch_outside, stats.lagged_outside]
+    assert found == {0: [0, 0], 1: outside}
+    assert 0 < outside[0] < fresh.tokens.size
+    assert 0 < outside[1] != outside[0]
 
 
 def test_what_it_says_of_completions(
@@ -358,7 +387,7 @@ def test_gradient_checkpointing_changes_nothing(
     for checkpointing in (False, True):
         network = decoder()
         if checkpointing:
-            network.activation_checkpointing_enable()  # type: ignore[operator]
+            network.gradient_checkpointing_enable()  # type: ignore[operator]
             network.train()
         train(updater_with(language_job(), network), make_groups())
         ends.append(weights(network))

@@ -61,6 +61,20 @@ def test_a_score_is_the_distributions_where_the_token_may_be_sampled() -> None:
         assert float(scores.entropy_N) == pytest.approx(float(entropy), abs=1e-5)
 
 
+def test_tokens_are_outside_where_they_would_not_be_sampled() -> None:
+    logits_NV = torch.randn(50, 13, generator=torch.Generator().manual_seed(1)) * 2
+    outside_NV = log_distribution(logits_NV, BENT) == -torch.inf
+    assert 0 < int(outside_NV.sum()) < outside_NV.numel()
+    for token in range(13):
+        tokens_N = torch.full((50,), token)
+        scores = score(logits_NV, tokens_N, BENT, entropy=True)
+        assert scores.outside_N is not None
+        assert torch.equal(scores.outside_N, outside_NV[:, token])
+        plain = score(logits_NV, tokens_N, SamplingSpec(), entropy=True)
+        assert plain.outside_N is not None
+        assert not plain.outside_N.any()
+
+
 def test_a_token_that_would_no_longer_be_sampled_counts_as_one_that_may() -> None:
     logits_NV = torch.tensor([[3.0, 2.0, -1.0, 0.0]]).log_softmax(1).requires_grad_()
     share = logits_NV.detach().exp()[0]
