@@ -7,14 +7,15 @@ from vaco.job import HubData
 
 from vaco_policy.language.jsonl import problem_of
 from vaco_policy.language.pretrained import first_line
-from vaco_policy.language.problem import Problem
+from vaco_policy.language.problem import MAX_PROBLEMS, Problem
 
 
 def read(data: HubData) -> tuple[list[Problem], list[Problem]]:
     """Return the problems to train on and those held out.
 
     Raises:
-        UserError: `datasets` is not installed, there is no such data set, split or column.
+        UserError: `datasets` is not installed, there is no such data set, split or column, or there
+            is too much in it.
 
     """
     return (
@@ -25,6 +26,12 @@ def read(data: HubData) -> tuple[list[Problem], list[Problem]]:
 
 def _read(data: HubData, split: str, path: str) -> list[Problem]:
     rows = _load(data, split, path)
+    if len(rows) > MAX_PROBLEMS:
+        raise UserError(
+            path,
+            f"'{split}' of {data.name} has {len(rows)} problems, over {MAX_PROBLEMS}",
+            f"Name a part of it, such as `{split}[:{MAX_PROBLEMS}]`.",
+        )
     problems = [
         problem_of(
             row, data.prompt_column, data.answer_column, f"{data.name}, {split}, row {number}"

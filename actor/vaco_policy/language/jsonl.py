@@ -4,15 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from vaco.errors import UserError, did_you_mean
 from vaco.job import JsonlData
 
-from vaco_policy.language.problem import Problem
-
-_MAX_LINE: Final = 1 << 20
-_MAX_PROBLEMS: Final = 10**7
+from vaco_policy.language.problem import MAX_PROBLEMS, MAX_TEXT_BYTES, Problem
 
 
 def read(data: JsonlData) -> tuple[list[Problem], list[Problem]]:
@@ -57,8 +54,8 @@ def _read(file: str, path: str, data: JsonlData) -> list[Problem]:
     try:
         for number, line in _lines(Path(file), path):
             problems.append(_problem(line, f"{file}, line {number}", path, data))
-            if len(problems) > _MAX_PROBLEMS:
-                raise UserError(path, f"{file} has over {_MAX_PROBLEMS} problems", "Split it.")
+            if len(problems) > MAX_PROBLEMS:
+                raise UserError(path, f"{file} has over {MAX_PROBLEMS} problems", "Split it.")
     except OSError as error:
         problem = f"{file} cannot be read: {error.strerror}"
         raise UserError(
@@ -73,10 +70,12 @@ def _lines(file: Path, path: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, with their numbers from 1."""
     with file.open("rb") as opened:
         number = 0
-        while line := opened.readline(_MAX_LINE + 1):
+        while line := opened.readline(MAX_TEXT_BYTES + 1):
             number += 1
-            if len(line) > _MAX_LINE:
-                raise UserError(path, f"{file}, line {number}: over {_MAX_LINE} bytes", "Split it.")
+            if len(line) > MAX_TEXT_BYTES:
+                raise UserError(
+                    path, f"{file}, line {number}: over {MAX_TEXT_BYTES} bytes", "Split it."
+                )
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
@@ -116,7 +115,7 @@ def problem_of(
         where: The row, for errors.
 
     Raises:
-        UserError: A column is missing, or what it has is no text.
+        UserError: A column is missing, or what it has is no text or too long.
 
     """
     prompt = _text(row, prompt_column, "spec.task.data.promptColumn", where)
@@ -138,4 +137,7 @@ def _text(row: Mapping[str, Any], column: str, path: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         problem = f"{where}: '{column}' is {str(value)[:60]!r}, and must be text or a number"
         raise UserError(path, problem, "Mend it, or leave that problem out.")
+    if len(value) > MAX_TEXT_BYTES or len(value.encode(errors="replace")) > MAX_TEXT_BYTES:
+        problem = f"{where}: '{column}' has over {MAX_TEXT_BYTES} bytes"
+        raise UserError(path, problem, "Shorten it, or leave that problem out.")
     return value

@@ -1,6 +1,11 @@
 """One problem."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+MAX_PROBLEMS: Final = 10**7
+"""In one split; every process holds all of them in memory."""
+MAX_TEXT_BYTES: Final = 1 << 20
+"""Of one problem in a file, and of its prompt or answer anywhere: far beyond any budget."""
 
 
 class Problem(NamedTuple):

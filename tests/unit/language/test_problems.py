@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from vaco.errors import UserError
 from vaco.job import LanguageModelTask, VACOJob
+from vaco_policy.language import hub_data
+from vaco_policy.language.jsonl import problem_of
 from vaco_policy.language.model import LanguageModel, build
 from vaco_policy.language.problems import (
     Problem,
@@ -216,6 +218,27 @@ def test_a_data_set_without_what_is_asked_for(
     assert raised.value.path == f"spec.task.data.{path}"
     assert told in raised.value.problem
     assert raised.value.cure
+
+
+def test_a_data_set_that_is_too_large_is_refused(
+    data_set: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_data, "MAX_PROBLEMS", 5)
+    with pytest.raises(UserError, match=r"has 6 problems, over 5.*`train\[:5\]`") as raised:
+        both(data_set)
+    assert raised.value.path == "spec.task.data.split"
+    train, held_out = both({**data_set, "split": "train[:5]"})
+    assert (len(train), len(held_out)) == (5, 3)
+
+
+@pytest.mark.parametrize("column", ["prompt", "answer"])
+@pytest.mark.parametrize("text", ["a" * ((1 << 20) + 1), "\u20ac" * (1 << 19)])
+def test_a_text_that_is_too_long_is_refused_wherever_it_is_from(column: str, text: str) -> None:
+    row = {"prompt": "a", "answer": "b"}
+    assert problem_of(row | {column: text[: 1 << 18]}, "prompt", "answer", "row 3")
+    with pytest.raises(UserError, match=f"row 3: '{column}' has over 1048576 bytes") as raised:
+        problem_of(row | {column: text}, "prompt", "answer", "row 3")
+    assert raised.value.path == f"spec.task.data.{column}Column"
 
 
 def test_without_the_library_its_data_sets_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
