@@ -1,8 +1,10 @@
 """What a completion earns: rewards by name, and those of the user's own."""
 
 import importlib
+import logging
 import math
 import numbers
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,7 +17,11 @@ from vaco_actor.language.math_answers import is_right
 Score = Callable[[str, str, str], object]
 """Called with the problem, the completion and the answer."""
 
+_LOG = logging.getLogger(__name__)
+
 _REGEX_SECONDS: Final = 10.0
+_SLOW_IN_A_ROW: Final = 64
+_TELL_SECONDS: Final = 60.0
 _SHOWN: Final = 200
 
 
@@ -45,7 +51,7 @@ class Reward:
             case MathReward():
                 self._name, self._score = "math", _math
             case RegexReward(pattern=pattern):
-                self._name, self._score = f"the pattern {pattern!r}", _regex(pattern)
+                self._name, self._score = f"the pattern {pattern!r}", _Pattern(pattern)
             case PythonReward(function=function):
                 import_all(task.imports)
                 self._name, self._score = function, _function(function)
@@ -55,7 +61,7 @@ class Reward:
 
         Raises:
             RewardFaultError: The function raises, or what it returns is no number, not finite, or
-                beyond `task.rewardBound`.
+                beyond `task.rewardBound`; or the pattern is too slow for one after the other.
 
         """
         try:
@@ -101,32 +107,64 @@ def _math(_problem: str, completion: str, answer: str) -> float:
     return float(is_right(completion, answer))
 
 
-def _regex(pattern: str) -> Score:
-    import regex  # type: ignore[import-untyped]
+class _Pattern:
+    """1 if what a pattern finds last is the answer; else 0, also where it takes too long.
 
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as error:
-        raise UserError(
-            "spec.task.reward.pattern", f"{pattern!r} is no regular expression: {error}", "Mend it."
-        ) from error
-    group = 1 if compiled.groups else 0
+    Completions are bounded, but a pattern may try exponentially many ways. What the model writes
+    is not the user's fault, so one such completion ends nothing.
+    """
 
-    def score(_problem: str, completion: str, answer: str) -> float:
+    def __init__(self, pattern: str) -> None:
+        import regex  # type: ignore[import-untyped]
+
+        try:
+            self._compiled = regex.compile(pattern)
+        except regex.error as error:
+            problem = f"{pattern!r} is no regular expression: {error}"
+            raise UserError("spec.task.reward.pattern", problem, "Mend it.") from error
+        self._group = 1 if self._compiled.groups else 0
+        self._in_a_row = 0
+        self._judged = self._slow = 0  # since the last line in the log
+        self._tell_at = -math.inf
+
+    def __call__(self, _problem: str, completion: str, answer: str) -> float:
+        self._judged += 1
         found = None
         try:
-            # Completions are bounded, but a pattern may try exponentially many ways.
-            for match in compiled.finditer(completion, timeout=_REGEX_SECONDS):
-                found = match.group(group)
-        except TimeoutError as error:
-            raise RewardFaultError(
-                f"the pattern {pattern!r}",
-                f"took over {_REGEX_SECONDS:g} s for the completion {_shown(completion)}",
-                "Write it without repetitions inside of repetitions.",
-            ) from error
+            for match in self._compiled.finditer(completion, timeout=_REGEX_SECONDS):
+                found = match.group(self._group)
+        except TimeoutError:
+            self._too_slow(completion)
+            return 0.0
+        self._in_a_row = 0
         return float(found is not None and found.strip() == answer.strip())
 
-    return score
+    def _too_slow(self, completion: str) -> None:
+        self._slow += 1
+        self._in_a_row += 1
+        name = f"the pattern {self._compiled.pattern!r}"
+        cure = "Write it without repetitions inside of repetitions."
+        if self._in_a_row >= _SLOW_IN_A_ROW:
+            raise RewardFaultError(
+                name,
+                f"took over {_REGEX_SECONDS:g} s for each of {self._in_a_row} completions, one "
+                f"after the other; the last is {_shown(completion)}",
+                cure,
+            )
+        now = time.monotonic()
+        if now < self._tell_at:
+            return
+        _LOG.warning(
+            "%s took over %g s for %d of the last %d completions, which earn 0, such as %s. %s",
+            name,
+            _REGEX_SECONDS,
+            self._slow,
+            self._judged,
+            _shown(completion),
+            cure,
+        )
+        self._judged = self._slow = 0
+        self._tell_at = now + _TELL_SECONDS
 
 
 def _function(name: str) -> Score:

@@ -91,7 +91,8 @@ class RegexReward(Part):
         min_length=1,
         max_length=1024,
         description="Python's regular expression; its first group, or all it matches if it has "
-        "none, is compared with the answer, without spaces around. The last match counts.",
+        "none, is compared with the answer, without spaces around. The last match counts. A "
+        "completion that it takes over 10 seconds for earns 0.",
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,26 @@ def task(reward: dict[str, Any], **more: Any) -> LanguageModelTask:
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reward]:
-    """Makes rewards of functions in a user's file."""
-    import sys
-
-    file = tmp_path / "own_rewards.py"
-    file.write_text(OWN)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Reward]]:
+    """Makes rewards of functions in a module of the user's own, which is importable meanwhile."""
+    (tmp_path / "own_rewards.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
 
     def make(function: str, **more: Any) -> Reward:
-        spec = {"type": "python", "function": f"own_rewards.{function}"}
-        return Reward(task(spec, imports=[str(file)], **more))
+        return Reward(task({"type": "python", "function": f"own_rewards.{function}"}, **more))
 
-    return make
+    yield make
+    sys.modules.pop("own_rewards", None)
+
+
+def test_a_function_may_be_in_a_file_that_is_imported(tmp_path: Path) -> None:
+    file = tmp_path / "rewards_in_a_file.py"
+    file.write_text(OWN)
+    spec = {"type": "python", "function": "rewards_in_a_file.length"}
+    try:
+        assert Reward(task(spec, imports=[str(file)]))("p", "four", "a") == 4.0
+    finally:
+        sys.modules.pop(file.stem, None)
 
 
 def test_math_is_one_or_nothing() -> None:
@@ -82,16 +90,41 @@ def test_a_pattern_that_is_none_is_refused_by_its_field() -> None:
         Reward(task({"type": "regex", "pattern": "(a"}))
 
 
-def test_a_pattern_that_tries_too_many_ways_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards_module, "_REGEX_SECONDS", 0.05)
-    reward = Reward(task({"type": "regex", "pattern": r"^(a|b|ab)*$"}))
-    with pytest.raises(RewardFaultError, match=r"took over 0.05 s .* repetitions inside"):
-        reward("p", "ab" * 5000 + "c", "a")
+SLOW = ("p", "ab" * 5000 + "c", "a")
+
+
+def slow_pattern(monkeypatch: pytest.MonkeyPatch, in_a_row: int) -> Reward:
+    monkeypatch.setattr(rewards_module, "_REGEX_SECONDS", 0.02)
+    monkeypatch.setattr(rewards_module, "_SLOW_IN_A_ROW", in_a_row)
+    return Reward(task({"type": "regex", "pattern": r"^(a|b|ab)*$"}))
+
+
+def test_a_completion_that_a_pattern_is_too_slow_for_earns_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reward = slow_pattern(monkeypatch, 3)
+    for _ in range(3):
+        assert reward("p", "ab", "b") == 1.0
+        assert [reward(*SLOW), reward(*SLOW)] == [0.0, 0.0]
+    (told,) = caplog.messages  # of a minute
+    assert "took over 0.02 s for 1 of the last 2 completions, which earn 0, such as 'abab" in told
+    caplog.clear()
+    monkeypatch.setattr(rewards_module, "_TELL_SECONDS", 0.0)
+    reward = slow_pattern(monkeypatch, 3)
+    for completion in (SLOW, ("p", "ab", "b"), SLOW, SLOW):
+        reward(*completion)
+    counts = [told.split(" for ")[1].split(" completions")[0] for told in caplog.messages]
+    assert counts == ["1 of the last 1", "1 of the last 2", "1 of the last 1"]
+
+
+def test_a_pattern_that_is_too_slow_for_all_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    reward = slow_pattern(monkeypatch, 3)
+    assert [reward(*SLOW), reward(*SLOW)] == [0.0, 0.0]
+    with pytest.raises(RewardFaultError, match=r"for each of 3 completions, one after the other"):
+        reward(*SLOW)
 
 
 def test_a_function_gets_problem_completion_and_answer(own: Callable[..., Reward]) -> None:
-    import sys
-
     assert own("length")("problem", "four", "answer") == 4.0
     assert sys.modules["own_rewards"].seen == [("problem", "four", "answer")]
     assert own("right")("problem", "a", "a") == 1.0
