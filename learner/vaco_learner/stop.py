@@ -6,7 +6,11 @@ from vaco_learner.windows import ReturnWindow
 
 
 def stop_reason(
-    stop: StopSpec, env_steps: int, returns: ReturnWindow, train_seconds: float
+    stop: StopSpec,
+    env_steps: int,
+    returns: ReturnWindow,
+    train_seconds: float,
+    samples: str = "environment steps",
 ) -> str | None:
     """Return which stop condition holds, as a sentence; None: none does.
 
@@ -15,6 +19,7 @@ def stop_reason(
         env_steps: trained.
         returns: of the last `stop.return.episodes` episodes.
         train_seconds: since the first fragment was admitted.
+        samples: what `env_steps` counts.
 
     """
     goal, mean = stop.return_, returns.mean
@@ -22,7 +27,7 @@ def stop_reason(
         return f"the mean return of {goal.episodes} episodes is {mean:.1f}, of {goal.mean:g} wanted"
     seconds = stop.wall_clock_seconds
     if stop.env_steps is not None and env_steps >= stop.env_steps:
-        spent = f"{env_steps} of {stop.env_steps} environment steps are trained"
+        spent = f"{env_steps} of {stop.env_steps} {samples} are trained"
     elif seconds is not None and train_seconds >= seconds:
         spent = f"{seconds:g} seconds of training have passed"
     else:

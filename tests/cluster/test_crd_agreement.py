@@ -142,6 +142,12 @@ ACCEPTED: dict[str, Spec] = {
         algorithm={"name": "dppo", "divergence": 0.2, "scaleAdvantages": True},
         sampling={"groupSize": 16, "prompts": 4, "temperature": 0.7, "topP": 0.9},
     ),
+    "revision of a model": language(
+        policy={"type": "languageModel", "model": "a/b", "revision": "main"}
+    ),
+    "default rollouts of a language model": language(
+        rollout={"environmentsPerActor": 16, "fragmentLength": 64}
+    ),
     "edge of what is sampled at once": language(sampling={"groupSize": 16, "prompts": 8}),
     "as many minibatches as groups": language(algorithm={"name": "tis", "minibatches": 8}),
     "weights over a volume": {
@@ -310,6 +316,18 @@ BROKEN: dict[str, tuple[Spec, str]] = {
     "algorithm of environments": (language(algorithm={"name": "ppo"}), "spec.algorithm.name"),
     "algorithm of language models": ({"algorithm": {"name": "tis"}}, "spec.algorithm.name"),
     "nothing to sample": ({"sampling": {}}, "spec.sampling"),
+    "rollouts of a language model": (
+        language(rollout={"fragmentLength": 65}),
+        "spec.rollout",
+    ),
+    "environments of a language model": (
+        language(rollout={"environmentsPerActor": 1}),
+        "spec.rollout",
+    ),
+    "revision of a model made on the spot": (
+        language(policy={**MODEL, "revision": "main"}),
+        "spec.policy.revision",
+    ),
     "more sampled at once than fits": (
         language(sampling={"groupSize": 16, "prompts": 9}),
         "spec.sampling",

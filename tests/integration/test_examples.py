@@ -12,13 +12,12 @@ VACO = str(Path(sys.executable).with_name("vaco"))
 # Each takes seconds; starting PyTorch on a busy machine takes a while.
 SECONDS = 300
 SMALL = {
-    "rollout.environmentsPerActor": "4",
-    "rollout.fragmentLength": "16",
     "learner.batchSize": "256",
     "actors.maxReplicas": "1",
     "stop.envSteps": "1000",
 }
-# What these need besides: a job with a fixed number of actors, and a warm start of minutes.
+ROLLOUT = {"rollout.environmentsPerActor": "4", "rollout.fragmentLength": "16"}
+# What these need instead: no rollouts, a fixed number of actors, and a warm start of minutes.
 OF_ITS_OWN = {
     "arithmetic": {
         "actors.replicas": "1",
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.timeout(SECONDS + 30)
 
 @pytest.mark.parametrize("example", RUNNABLE, ids=lambda path: path.stem)
 def test_an_example_trains(example: Path, tmp_path: Path) -> None:
-    small = SMALL | OF_ITS_OWN.get(example.stem, {})
+    small = SMALL | OF_ITS_OWN.get(example.stem, ROLLOUT)
     settings = [part for path, value in small.items() for part in ("--set", f"{path}={value}")]
     command = [VACO, "run", str(example), "--run-dir", str(tmp_path / "run"), *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -112,6 +112,24 @@ RULES: list[tuple[dict[str, Any], str, str, dict[str, Any]]] = [
         {},
     ),
     (
+        {**LANGUAGE, "rollout": {"environmentsPerActor": 16, "fragmentLength": 32}},
+        "spec.rollout",
+        "16 environments and 32 steps a fragment, but a task of type languageModel has neither. ",
+        {**LANGUAGE, "rollout": {"environmentsPerActor": 16, "fragmentLength": 64}},
+    ),
+    (
+        {**LANGUAGE, "rollout": {"environmentsPerActor": 17}},
+        "spec.rollout",
+        "17 environments and 64 steps a fragment, but a task of type languageModel has neither. ",
+        {**LANGUAGE, "rollout": {}},
+    ),
+    (
+        {**LANGUAGE, "policy": {"type": "languageModel", "tiny": {}, "revision": "main"}},
+        "spec.policy.revision",
+        "main, but `tiny` is made on the spot and has no revisions. Leave it out, or give ",
+        {**LANGUAGE, "policy": {"type": "languageModel", "model": "a/b", "revision": "main"}},
+    ),
+    (
         {**LANGUAGE, "sampling": {"groupSize": 16, "prompts": 9}},
         "spec.sampling",
         "an actor makes 144 completions at once, but the learner's buffer holds 128. Lower ",

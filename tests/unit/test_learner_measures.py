@@ -99,6 +99,11 @@ def test_any_stop_condition_ends_training(
     assert (told or "") in (reason or "")
 
 
+def test_what_was_trained_is_called_by_its_name() -> None:
+    told = stop_reason(StopSpec(env_steps=100), 128, returns(), 0, "completions")
+    assert told == "128 of 100 completions are trained"
+
+
 def job_spec(batch: int, batches: int, environments: int, length: int) -> VACOJobSpec:
     return VACOJobSpec.model_validate(
         {

@@ -68,6 +68,15 @@ def _one_model(policy: "LanguageModelPolicy") -> Broken | None:
     return None
 
 
+def _a_revision_is_of_a_model(policy: "LanguageModelPolicy") -> Broken | None:
+    if policy.revision is None or policy.tiny is None:
+        return None
+    return Broken(
+        f"{policy.revision}, but `tiny` is made on the spot and has no revisions",
+        "Leave it out, or give `model` and leave out `tiny`.",
+    )
+
+
 class LanguageModelPolicy(Part):
     """A causal language model of the `transformers` library, without a critic."""
 
@@ -115,6 +124,16 @@ class LanguageModelPolicy(Part):
                 "has(self.model) != has(self.tiny)",
                 "there must be one model: `model` names one, `tiny` describes one. "
                 "Give one of them, and leave out the other.",
+            ),
+        ),
+        Rule(
+            ("revision", "tiny"),
+            ("revision",),
+            _a_revision_is_of_a_model,
+            Cel(
+                "!has(self.revision) || !has(self.tiny)",
+                "{self.revision}, but `tiny` is made on the spot and has no revisions. "
+                "Leave it out, or give `model` and leave out `tiny`.",
             ),
         ),
     )

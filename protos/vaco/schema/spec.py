@@ -69,7 +69,9 @@ class VACOJobSpec(Part):
         default=VacoAlgorithm(),
         description="How the policy is improved; `vaco` when `name` is left out.",
     )
-    rollout: RolloutSpec = Field(default=RolloutSpec(), description="What actors send at a time.")
+    rollout: RolloutSpec = Field(
+        default=RolloutSpec(), description="What actors send at a time; not for language models."
+    )
     sampling: SamplingSpec | None = Field(
         default=None,
         description="How completions are sampled; only for language models. Null: as its defaults "

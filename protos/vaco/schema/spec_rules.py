@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 from vaco.schema.base import Broken, Cel, Rule
 from vaco.schema.language_algorithm import LanguageAlgorithm
 from vaco.schema.language_policy import SamplingSpec
+from vaco.schema.learner import RolloutSpec
 from vaco.schema.tree import one_of
 
 if TYPE_CHECKING:
     from vaco.schema.spec import VACOJobSpec
 
 
+_ROLLOUT = RolloutSpec()
 _CONTROL_NAMES = ("vaco", "ppo", "ppo-kl", "spo", "impala")
 _LANGUAGE_NAMES = ("vaco-lm", "grpo", "dppo", "tis")
 
@@ -61,6 +63,17 @@ def _sampling_is_of_the_task(spec: "VACOJobSpec") -> Broken | None:
     return Broken(
         f"a task of type {spec.task.type} has no completions to sample",
         "Leave it out, or set `spec.task.type` to languageModel.",
+    )
+
+
+def _rollout_is_of_the_task(spec: "VACOJobSpec") -> Broken | None:
+    rollout = spec.rollout
+    if not spec.is_language or rollout == _ROLLOUT:
+        return None
+    return Broken(
+        f"{rollout.environments_per_actor} environments and {rollout.fragment_length} steps a "
+        "fragment, but a task of type languageModel has neither",
+        "Leave it out; `spec.sampling` says what an actor makes at once.",
     )
 
 
@@ -184,6 +197,20 @@ SPEC_RULES = (
             f"!has(self.sampling) || {_IS_LANGUAGE}",
             "a task of type {self.task.type} has no completions to sample. "
             "Leave it out, or set `spec.task.type` to languageModel.",
+        ),
+    ),
+    Rule(
+        ("task", "rollout"),
+        ("rollout",),
+        _rollout_is_of_the_task,
+        # The server fills the defaults in, so whether they were written cannot be told.
+        Cel(
+            f"!({_IS_LANGUAGE}) || "
+            f"self.rollout.environmentsPerActor == {_ROLLOUT.environments_per_actor} && "
+            f"self.rollout.fragmentLength == {_ROLLOUT.fragment_length}",
+            "{self.rollout.environmentsPerActor} environments and {self.rollout.fragmentLength} "
+            "steps a fragment, but a task of type languageModel has neither. "
+            "Leave it out; `spec.sampling` says what an actor makes at once.",
         ),
     ),
     Rule(
