@@ -175,8 +175,31 @@ def test_a_job_is_its_own_and_children_are_found_in_all_stores() -> None:
     stores = Stores.make(told.append)
     stores.vaco_jobs.told(document("run", 1, job=""))
     assert told == [JOB]
-    assert [each["kind"] for each in stores.vaco_jobs.all()] == ["VACOJob"]
+    assert [each["kind"] for each in stores.vaco_jobs.of_job(JOB)] == ["VACOJob"]
     assert len({each.resource for each in stores.children()}) == 7
+
+
+def test_phases_are_told_in_the_order_in_which_objects_became_known() -> None:
+    configs, _ = store()
+    configs.told(document("one", 1))
+    configs.told(document("two", 2, status={"phase": "Pending"}))
+    configs.told(document("one", 3, status={"phase": "Running"}))
+
+    assert list(configs.phases()) == [(("ns", "one"), "Running"), (("ns", "two"), "Pending")]
+
+
+def test_a_list_that_brings_nothing_new_tells_nobody_however_things_are_kept() -> None:
+    configs, told = store()
+    configs.told(document("one", 1, data={"a": "1"}))
+    # From now on objects are compressed against this one, which has more to refer to.
+    configs.told(document("two", 2, data={"b": "x" * 1000}))
+    told.clear()
+
+    configs.restate(document("one", 1, data={"a": "1"}), "2")
+    assert told == []
+
+    configs.restate(document("one", 1, data={"a": "from another etcd"}), "2")
+    assert told == [JOB]
 
 
 def test_what_nobody_reads_is_not_kept() -> None:

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpc
 from grpc import aio
@@ -32,7 +32,7 @@ from vaco.channels import CHANNEL_OPTIONS, hold_event_engine
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1.learner_pb2_grpc import LearnerServiceStub
 
-from vaco_operator.cluster.credentials import Credentials
+from vaco_operator.cluster.credentials import Credentials, KeyPair
 from vaco_operator.cluster.labels import GRPC_PORT
 from vaco_operator.cluster.observed import Answer
 from vaco_operator.cluster.steps import LearnerAddress
@@ -76,6 +76,14 @@ class Acquaintance:
     def is_same(self, other: Acquaintance) -> bool:
         """Whether it is the same learner, asked in the same way."""
         return (self.address, self.host, self.epoch) == (other.address, other.host, other.epoch)
+
+
+class _Proof(NamedTuple):
+    """What is kept of a job's credentials: ours, and what the learner's are checked with."""
+
+    authorities: bytes
+    operator: KeyPair
+    token: str
 
 
 class LearnerClient:
@@ -133,10 +141,12 @@ class LearnerClient:
 
     async def _ask_on(self, key: JobKey, learner: Acquaintance) -> None:
         """Ask until cancelled."""
-        credentials = learner.credentials()
+        derived = learner.credentials()
+        proof = _Proof(derived.authorities, derived.operator, derived.token)
+        del derived
         silence = FIRST_SECONDS
         while True:
-            status = await self._ask(key, learner.host, self._target(key, learner), credentials)
+            status = await self._ask(key, learner.host, self._target(key, learner), proof)
             if status is None:
                 await asyncio.sleep(silence)
                 longest = SOON_SECONDS if key in self._answers else MAX_SILENCE_SECONDS
@@ -149,10 +159,10 @@ class LearnerClient:
             await asyncio.sleep(every)
 
     async def _ask(
-        self, key: JobKey, host: str, target: str, credentials: Credentials
+        self, key: JobKey, host: str, target: str, proof: _Proof
     ) -> pb.GetStatusResponse | None:
         try:
-            async with _channel(target, host, credentials) as channel:
+            async with _channel(target, host, proof) as channel:
                 # Who cannot be reached takes nobody's turn: a zone that fails has many of them.
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await channel.channel_ready()
@@ -183,12 +193,12 @@ class LearnerClient:
             return default
 
 
-def _channel(target: str, host: str, credentials: Credentials) -> aio.Channel:
+def _channel(target: str, host: str, proof: _Proof) -> aio.Channel:
     hold_event_engine()
     tls = grpc.ssl_channel_credentials(
-        credentials.authorities, credentials.operator.key, credentials.operator.certificate
+        proof.authorities, proof.operator.key, proof.operator.certificate
     )
-    token = grpc.access_token_call_credentials(credentials.token)
+    token = grpc.access_token_call_credentials(proof.token)
     # The pod is asked by its address, so that no other attempt's is; it proves its name.
     options = dict(CHANNEL_OPTIONS) | {
         "grpc.ssl_target_name_override": host,

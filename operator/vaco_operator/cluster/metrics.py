@@ -35,7 +35,6 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vaco_operator.cluster.resources import Document
 from vaco_operator.cluster.store import Store, Stores
 from vaco_operator.cluster.work_queue import WorkQueue
 
@@ -124,7 +123,7 @@ class _Phases(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         # The store yields the jobs known for longest first: their series do not come and go.
-        phases = [(_name(job), _phase(job)) for job in self._jobs.all()]
+        phases = [(place, phase or "Pending") for place, phase in self._jobs.phases()]
         totals = GaugeMetricFamily("vaco_jobs", "Jobs by phase.", labels=["phase"])
         for phase, count in sorted(Count(phase for _, phase in phases).items()):
             totals.add_metric([phase], count)
@@ -158,11 +157,3 @@ class _Sizes(Collector):
         for store in (self._stores.vaco_jobs, *self._stores.children()):
             objects.add_metric([store.resource.plural], len(store))
         yield objects
-
-
-def _name(job: Document) -> tuple[str, str]:
-    return job["metadata"]["namespace"], job["metadata"]["name"]
-
-
-def _phase(job: Document) -> str:
-    return str(job.get("status", {}).get("phase", "Pending"))

@@ -25,9 +25,10 @@ from vaco_operator.cluster.leaving import appointments, leaving
 from vaco_operator.cluster.observed import Moment, Observed
 from vaco_operator.cluster.outcome import active_deadline, is_finished, outcome, start_deadline
 from vaco_operator.cluster.pods import DELETION_COST
+from vaco_operator.cluster.projection import digest
 from vaco_operator.cluster.reading import read_job
 from vaco_operator.cluster.resources import PODS, Document
-from vaco_operator.cluster.steps import Basis, LearnerAddress, Memory, Patch, Plan, World
+from vaco_operator.cluster.steps import LearnerAddress, Memory, Patch, Plan, World
 from vaco_operator.cluster.telling import seen
 from vaco_operator.cluster.transitions import transitions
 from vaco_operator.cluster.victims import SEEN_SECONDS
@@ -136,23 +137,26 @@ def _go_on(view: View, world: World) -> Plan:
     )
 
 
-def _basis(view: View) -> Basis:
-    """Return all that the children follow from: if it is the same, so are they.
+def _basis(view: View) -> bytes:
+    """Return a digest of all that the children follow from: if it is the same, so are they.
 
     To build and to compare them takes several times as long as all the rest of a plan, and most
     plans are made because a learner has answered.
     """
     live = view.observed.live.items()
-    versions = sorted((str(child), each["metadata"]["resourceVersion"]) for child, each in live)
-    return (
-        view.job.metadata.generation,
-        view.attempt,
-        view.replicas,
-        view.learner_rests,
-        view.put_off,
-        view.observed.strangers,
-        view.observed.leftovers,
-        tuple(versions),
+    return digest(
+        [
+            view.job.metadata.generation,
+            view.attempt.number,
+            view.attempt.step,
+            view.replicas,
+            view.learner_rests,
+            *(
+                sorted(str(child) for child in children)
+                for children in (view.put_off, view.observed.strangers, view.observed.leftovers)
+            ),
+            {str(child): each["metadata"]["resourceVersion"] for child, each in live},
+        ]
     )
 
 

@@ -1,8 +1,7 @@
 """What a plan consists of: data, which `apply` turns into requests."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 from vaco.job import VACOJobStatus
 
@@ -13,9 +12,6 @@ from vaco_operator.cluster.settings import Settings
 from vaco_operator.cluster.troubles import Complaint, Inquiry, Refusal
 from vaco_operator.cluster.victims import Marking
 from vaco_operator.scaler import Scaler
-
-Basis: TypeAlias = tuple[Hashable, ...]
-"""What the children of a job follow from."""
 
 
 class Note(NamedTuple):
@@ -87,7 +83,7 @@ class Memory:
         refusals: what the API server would not have of us, each child by itself.
         complaint: why the learner's Job makes no pod.
         leaving: since when pods have been seen to go.
-        settled: what the children followed from when all of them were found as they should be.
+        settled: digest of what the children followed from when all were found as they should be.
 
     """
 
@@ -98,7 +94,7 @@ class Memory:
     refusals: tuple[Refusal, ...] = ()
     complaint: Complaint | None = None
     leaving: Leaving = field(default_factory=dict)
-    settled: Basis | None = None
+    settled: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,17 @@ A reflector puts objects in and takes them out; every change is told to a listen
 job it belongs to, which is all that a level-triggered operator needs to know. A reconcile reads its
 job and the job's children from here and asks the API server nothing.
 
-Objects are kept as compressed JSON, without what nobody reads: those of 1,000 jobs with 5 pods each
-take 18 MB, as plain dicts it would be 107 MB. So whoever gets one gets a copy of its own, and may
-change it. Reading all 12 objects of a job takes 0.4 ms.
+Objects are kept packed (`packing`), without what nobody reads. So whoever gets one gets a copy of
+its own, and may change it. What is asked of all objects at once is kept beside them.
 """
 
-import json
-import zlib
+import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from vaco_operator.cluster.labels import JOB
+from vaco_operator.cluster.packing import Packed, Packer, text_of, unpack
 from vaco_operator.cluster.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -44,8 +43,14 @@ class JobKey(NamedTuple):
 class _Entry(NamedTuple):
     job: JobKey | None
     version: int
-    compressed: bytes
+    phase: str
+    packed: Packed
     own: bool
+
+    def is_same(self, other: "_Entry") -> bool:
+        if self[:3] != other[:3] or self.own != other.own:
+            return False
+        return self.packed == other.packed or text_of(self.packed) == text_of(other.packed)
 
 
 class Store:
@@ -61,6 +66,7 @@ class Store:
     def __init__(self, resource: Resource, on_change: Callable[[JobKey], None]) -> None:
         self.resource = resource
         self._on_change = on_change
+        self._packer = Packer()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._told_version = 0
         self._of_job: dict[JobKey, set[str]] = {}
@@ -74,16 +80,19 @@ class Store:
     def get(self, namespace: str, name: str) -> Document | None:
         """Return the object of that name; None: there is none."""
         entry = self._entries.get((namespace, name))
-        return _document(entry) if entry else None
+        return unpack(entry.packed) if entry else None
 
     def of_job(self, job: JobKey) -> list[Document]:
         """Return the objects that belong to a job, by name; of VACOJobs: the job itself."""
         names = sorted(self._of_job.get(job, ()))
-        return [_document(self._entries[job.namespace, name]) for name in names]
+        return [unpack(self._entries[job.namespace, name].packed) for name in names]
 
-    def all(self) -> Iterator[Document]:
-        """Yield all objects, those known for longest first."""
-        yield from (_document(entry) for entry in list(self._entries.values()))
+    def phases(self) -> Iterator[tuple[tuple[str, str], str]]:
+        """Yield namespace and name of each object, and the phase that its status tells, if any.
+
+        Those known for longest come first.
+        """
+        yield from ((place, entry.phase) for place, entry in self._entries.items())
 
     def put(self, document: Document) -> None:
         """Take what a write of a reconcile answered, unless a newer one is known.
@@ -124,7 +133,8 @@ class Store:
             return
         entry = self._entry(document)
         # One of our own writes is never equal: what was changed before it may not have been seen.
-        if self._entries.get(_place(document)) != entry:
+        known = self._entries.get(_place(document))
+        if known is None or not known.is_same(entry):
             self._set(_place(document), entry)
             self._tell(entry.job)
 
@@ -155,15 +165,17 @@ class Store:
         return known is not None and known.own and known.version > version >= self._told_version
 
     def _entry(self, document: Document, *, own: bool = False) -> _Entry:
-        text = json.dumps(trim(self.resource, document), separators=(",", ":")).encode()
-        return _Entry(self._job_of(document), _version(document), zlib.compress(text, 1), own)
+        phase = sys.intern(str((document.get("status") or {}).get("phase", "")))
+        packed = self._packer.pack(trim(self.resource, document))
+        return _Entry(self._job_of(document), _version(document), phase, packed, own)
 
     def _job_of(self, document: Document) -> JobKey | None:
         metadata = document["metadata"]
-        if self.resource == VACO_JOBS:
-            return JobKey(metadata["namespace"], metadata["name"])
-        name = (metadata.get("labels") or {}).get(JOB)
-        return JobKey(metadata["namespace"], name) if name else None
+        name = metadata["name"]
+        if self.resource != VACO_JOBS:
+            name = (metadata.get("labels") or {}).get(JOB)
+        # All objects of a job share the strings.
+        return JobKey(*map(sys.intern, (metadata["namespace"], name))) if name else None
 
     def _set(self, place: tuple[str, str], entry: _Entry) -> None:
         before = self._entries.get(place)
@@ -228,14 +240,9 @@ class Stores:
         )
 
 
-def _document(entry: _Entry) -> Document:
-    document: Document = json.loads(zlib.decompress(entry.compressed))
-    return document
-
-
 def _place(document: Document) -> tuple[str, str]:
     metadata = document["metadata"]
-    return metadata["namespace"], metadata["name"]
+    return sys.intern(metadata["namespace"]), metadata["name"]
 
 
 def _version(document: Document) -> int:
