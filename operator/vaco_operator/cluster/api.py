@@ -91,8 +91,10 @@ class KubeApi:
         path = resource.path(namespace)
         while True:
             page = await self._call("list", resource, "GET", path, query=query)
+            token = page["metadata"].get("continue")
+            # The caller may clear it, lest there be two of them while the next one is read.
             yield page
-            if not (token := page["metadata"].get("continue")):
+            if not token:
                 return
             query["continue"] = token
 

@@ -129,6 +129,7 @@ class Reflector:
             for document in page["items"]:
                 self._store.restate(document, version)
                 places.add((document["metadata"]["namespace"], document["metadata"]["name"]))
+            page.clear()
         self._store.keep_only(self._namespace, places, version)
         self._version = version
         _LOG.debug("listed %s: %d at version %s", self.name, len(places), version)
