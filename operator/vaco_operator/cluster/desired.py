@@ -22,7 +22,7 @@ from vaco_operator.cluster.resources import (
 from vaco_operator.cluster.steps import Issued, World
 
 REISSUE_SECONDS: Final = 30.0
-"""While a pod waits: somebody may have deleted the Secret, which the operator cannot see."""
+"""While a pod waits on its node: somebody may have deleted the Secret, which cannot be seen."""
 _RESOURCES: Final = {
     (resource.api_version, resource.kind): resource
     for resource in (
@@ -132,8 +132,9 @@ def next_issue(job: VACOJob, observed: Observed, issued: Issued, now: Moment) ->
 
 
 def _somebody_waits(observed: Observed) -> bool:
+    """Whether a pod may wait for the Secret: one that waits for a node does not, however long."""
     pods = (*observed.learner_pods, *observed.actor_pods)
-    return any(not pod.started and pod.grace is None for pod in pods)
+    return any(pod.placed and not pod.started and pod.grace is None for pod in pods)
 
 
 def _with_history(document: Document, batch: LearnerJob | None, observed: Observed) -> Document:

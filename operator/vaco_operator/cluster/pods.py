@@ -55,6 +55,7 @@ class Pod:
         owner: uid of its controller; empty: it has none.
         attempt: of a learner's pod: which of the learner's Jobs made it; 0: not told.
         phase: Pending, Running, Succeeded, Failed or Unknown.
+        placed: whether it has a node.
         ready: whether its Ready condition holds.
         ip: its address; empty: none yet.
         created: when it was made.
@@ -71,6 +72,7 @@ class Pod:
     owner: str
     attempt: int
     phase: str
+    placed: bool
     ready: bool
     ip: str
     created: datetime
@@ -104,6 +106,7 @@ class Pod:
             owner=controller_of(document),
             attempt=_number((metadata.get("labels") or {}).get(labels.ATTEMPT)),
             phase=status.get("phase", "Pending"),
+            placed=bool((document.get("spec") or {}).get("nodeName")),
             ready=conditions.get("Ready", {}).get("status") == "True",
             ip=status.get("podIP", ""),
             created=parse_time(metadata["creationTimestamp"]),

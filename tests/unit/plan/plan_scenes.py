@@ -196,7 +196,7 @@ class Scene:
         ip: str = "10.0.0.1",
         **rest: Any,
     ) -> str:
-        """Put a pod; `rest`: its container's status, `conditions`, `annotations`, `cost`."""
+        """Put a pod; `rest`: its container's status, `conditions`, `annotations`, `node`."""
         pod_labels = labels.child_labels(NAME, component)
         if attempt:
             pod_labels[labels.ATTEMPT] = attempt
@@ -210,6 +210,7 @@ class Scene:
         before = self.find("Pod", name)
         if before is not None:
             metadata = {**before["metadata"], **metadata}
+        node = rest.pop("node", "node-1")
         container = {"name": component, "ready": ready, "restartCount": 0, **rest}
         status = {
             "phase": phase,
@@ -218,6 +219,8 @@ class Scene:
             "containerStatuses": [container],
         }
         document = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+        if node:
+            document["spec"] = {"nodeName": node}
         return str(self.put(document)["metadata"]["uid"])
 
     def hear(self, *, pod: str = "", every: float = 5, **said: Any) -> None:

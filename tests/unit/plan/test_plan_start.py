@@ -3,7 +3,7 @@
 import pytest
 from plan_scenes import Scene, applied, connected, reasons, truth
 from vaco.v1 import learner_pb2 as pb
-from vaco_operator.cluster.desired import child_of
+from vaco_operator.cluster.desired import REISSUE_SECONDS, child_of
 from vaco_operator.cluster.observed import Child
 from vaco_operator.cluster.resources import SERVICES
 from vaco_operator.cluster.steps import Memory
@@ -78,6 +78,21 @@ def test_nothing_is_left_to_do_for_a_job_that_runs():
     assert not decided.deletions
     assert not decided.notes
     assert applied(decided, "Secret") is None
+
+
+def test_the_secret_is_written_again_for_a_pod_that_waits_on_its_node_and_for_no_other():
+    scene = Scene()
+    assert applied(scene.step(), "Secret") is not None
+    scene.learner_pod(phase="Pending", node="")
+    scene.actor_pods("a", phase="Pending", node="")
+    decided = scene.after(10 * REISSUE_SECONDS).step()
+    assert applied(decided, "Secret") is None
+    assert decided.requeue_after > REISSUE_SECONDS
+
+    scene.actor_pods("a", phase="Pending")
+    assert applied(scene.step(), "Secret") is not None
+    assert applied(scene.after(REISSUE_SECONDS - 1).step(), "Secret") is None
+    assert applied(scene.after(2).step(), "Secret") is not None
 
 
 def test_only_actors_that_are_pods_of_the_job_count_as_ready():
