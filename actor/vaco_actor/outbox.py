@@ -12,15 +12,13 @@ everything that is still here is sent again, in order.
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from vaco.experience import Experience
-from vaco.trajectory import to_requests
+from vaco.trajectory import Request, request_parts
 from vaco.v1 import trajectory_pb2 as pb
-
-Request: TypeAlias = pb.StreamTrajectoriesRequest | bytes
 
 _MAX_RESULTS: Final = 4
 
@@ -49,7 +47,7 @@ class Message:
 
     """
 
-    requests: list[Request]
+    requests: Sequence[Request]
     last: bool = False
 
 
@@ -101,13 +99,15 @@ class Outbox:
             return self._claimed
 
     def submit(self, fragment: Experience) -> None:
-        """Take a fragment; its arrays are copied.
+        """Take a fragment, whose arrays must not be written any more.
 
         Raises:
+            TypeError: an array's dtype has no place on the wire.
+            ValueError: it is larger than any learner accepts.
             RuntimeError: Nobody waited for a credit for it, or its sequence number is not new.
 
         """
-        message = Message(list(to_requests(fragment)))
+        message = Message(request_parts(fragment))
         sequence = fragment.id.sequence
         with self._changed:
             if not self._claimed:

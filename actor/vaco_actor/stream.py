@@ -16,7 +16,7 @@ from typing import Any, Final
 from grpc import aio
 from vaco.channels import Security, aio_channel
 from vaco.errors import UserError
-from vaco.trajectory import trajectory_stream
+from vaco.trajectory import Request, trajectory_stream
 from vaco.v1 import trajectory_pb2 as pb
 
 from vaco_actor.backoff import Backoff
@@ -212,7 +212,7 @@ class TrajectoryStream:
         self._backoff.succeeded()
 
 
-async def _write(call: Any, request: pb.StreamTrajectoriesRequest | bytes) -> bool:
+async def _write(call: Any, request: Request) -> bool:
     """Write a request; return False when the stream is over, of which its status tells more."""
     try:
         await call.write(request)

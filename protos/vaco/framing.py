@@ -3,7 +3,7 @@
 What is small goes as one message. What is larger is cut into frames, so that one actor's 14 MiB
 of images does not hold up the stream's flow control as one block.
 
-    actor:    to_requests(fragment) -> bytes ... -> trajectory_stream(channel)
+    actor:    request_parts(fragment) -> trajectory_stream(channel) -> bytes ...
     learner:  add_trajectory_servicer(...) -> bytes ... -> RequestReader -> IncomingFragment
 
 The messages are those of trajectory.proto; only who serialises them is ours, because the
@@ -11,7 +11,7 @@ generated code copies an array four times on the way out and twice on the way in
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -29,6 +29,9 @@ MAX_WHOLE_BYTES: Final = 2 << 20
 FRAME_BYTES: Final = 1 << 20
 MAX_FRAGMENT_BYTES: Final = 256 << 20
 
+Request: TypeAlias = pb.StreamTrajectoriesRequest | bytes | list[Part]
+"""What an actor sends: a message, the same serialised, or that in parts."""
+
 _SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"].full_name
 _METHOD: Final = "StreamTrajectories"
 _TRAJECTORY_KEY: Final = field_key(pb.StreamTrajectoriesRequest, "trajectory")
@@ -44,11 +47,13 @@ _DATA: Final = frozenset((field_number(pb.TrajectoryFrame, "data"),))
 _USUAL_PREFIX_BYTES: Final = 4
 
 
-def to_requests(fragment: Experience) -> list[bytes]:
-    """Return the serialised requests that carry `fragment`, in order.
+def request_parts(fragment: Experience) -> list[list[Part]]:
+    """Return the serialised requests that carry `fragment`, in order, each in parts.
 
-    They hold the only copy that is made of its arrays, whose buffers can then be used again;
-    they can be sent, and sent again, over `trajectory_stream`.
+    The arrays' memory is referred to, not copied; it must not be written any more. What is
+    returned can be sent, and sent again, over `trajectory_stream`, which puts the parts of a
+    request together when gRPC takes it: that memory is used for the next request again, and is
+    still in a core's cache.
 
     Raises:
         TypeError: an array's dtype has no place on the wire.
@@ -62,12 +67,20 @@ def to_requests(fragment: Experience) -> list[bytes]:
     if prefix_bytes != _USUAL_PREFIX_BYTES:
         parts, size = fragment.to_parts(prefix_bytes)
     if size <= MAX_WHOLE_BYTES:
-        return [b"".join((_prefix(key, size), *parts))]
+        return [[_prefix(key, size), *parts]]
     return _frames(parts, size, completions=completions)
 
 
+def to_requests(fragment: Experience) -> list[bytes]:
+    """Return the requests of `request_parts`, each in one piece: a copy of the arrays."""
+    return [b"".join(parts) for parts in request_parts(fragment)]
+
+
 def trajectory_stream(channel: aio.Channel | grpc.Channel) -> Any:
-    """Return the stub of StreamTrajectories that also takes requests already serialised."""
+    """Return the stub of StreamTrajectories that also takes serialised requests, whole or in parts.
+
+    See `Request`.
+    """
     return channel.stream_stream(
         f"/{_SERVICE}/{_METHOD}",
         request_serializer=_serialise,
@@ -232,11 +245,13 @@ class _FrameAssembler:
         self._completions = False
 
 
-def _serialise(request: pb.StreamTrajectoriesRequest | bytes) -> bytes:
-    return request if isinstance(request, bytes) else request.SerializeToString()
+def _serialise(request: Request) -> bytes:
+    if isinstance(request, bytes):
+        return request
+    return b"".join(request) if isinstance(request, list) else request.SerializeToString()
 
 
-def _frames(parts: list[Part], size: int, *, completions: bool) -> list[bytes]:
+def _frames(parts: list[Part], size: int, *, completions: bool) -> list[list[Part]]:
     if size > MAX_FRAGMENT_BYTES:
         raise ValueError(f"a fragment of {size} bytes is over the wire's {MAX_FRAGMENT_BYTES}")
     count = -(-size // FRAME_BYTES)
@@ -248,12 +263,12 @@ def _prefix(key: bytes, size: int) -> bytes:
     return key + varint(size)
 
 
-def _frame(index: int, stated: pb.TrajectoryFrame, piece: list[Part]) -> bytes:
+def _frame(index: int, stated: pb.TrajectoryFrame, piece: list[Part]) -> list[Part]:
     size = sum(map(len, piece))
     frame = pb.TrajectoryFrame(index=index)
     frame.MergeFrom(stated)
     head = frame.SerializeToString() + _DATA_KEY + varint(size)
-    return b"".join((_FRAME_KEY, varint(len(head) + size), head, *piece))
+    return [_FRAME_KEY + varint(len(head) + size) + head, *piece]
 
 
 def _pieces(parts: list[Part]) -> Iterator[list[Part]]:

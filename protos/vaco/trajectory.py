@@ -5,8 +5,10 @@ from vaco.experience import Experience, ExperienceSpec, IncomingExperience
 from vaco.fragment import Fragment
 from vaco.fragment_spec import ArraySpec, FragmentSpec
 from vaco.framing import (
+    Request,
     RequestReader,
     add_trajectory_servicer,
+    request_parts,
     to_requests,
     trajectory_stream,
 )
@@ -27,8 +29,10 @@ __all__ = [
     "IncomingExperience",
     "IncomingFragment",
     "MalformedFragment",
+    "Request",
     "RequestReader",
     "add_trajectory_servicer",
+    "request_parts",
     "to_requests",
     "trajectory_stream",
 ]

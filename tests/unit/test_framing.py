@@ -14,6 +14,7 @@ from vaco.trajectory import (
     IncomingFragment,
     MalformedFragment,
     RequestReader,
+    request_parts,
     to_requests,
 )
 from vaco.v1 import trajectory_pb2 as pb
@@ -81,6 +82,14 @@ def test_a_fragment_over_the_bound_is_not_sent(wire_fragment: WireFragment) -> N
     vast = np.zeros(MAX_FRAGMENT_BYTES, np.uint8)
     with pytest.raises(ValueError, match="over the wire's"):
         to_requests(wire_fragment(observations={"observation": vast}))
+
+
+def test_parts_are_the_requests_and_copy_no_array(images: Fragment) -> None:
+    parts = request_parts(images)
+    assert [b"".join(request) for request in parts] == to_requests(images)
+    screens = images.observations["observation"]
+    lent = [np.frombuffer(part, np.uint8) for request in parts for part in request if len(part)]
+    assert sum(a.size for a in lent if np.may_share_memory(a, screens)) == screens.nbytes
 
 
 def test_two_fragments_follow_each_other(images: Fragment, wire_fragment: WireFragment) -> None:
