@@ -30,8 +30,9 @@ FIRST_DELAY_SECONDS: Final = 0.2
 MAX_DELAY_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 15.0
 """A server that asks for more gets it from the queue: no worker waits so long."""
-PAGE: Final = 100
-"""Objects in one answer to a list: what is read at once is what bounds the memory at the start."""
+PAGE: Final = 25
+"""Objects in one answer to a list: eight lists are read at once when the operator starts, and what
+they take then is not given back."""
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import time
+from asyncio import sslproto
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from types import TracebackType
@@ -22,6 +23,9 @@ from vaco_operator.cluster.resources import Document
 
 MAX_LINE_BYTES: Final = 8 << 20
 """Longer than any event of a watch: etcd takes objects of at most 1.5 MiB."""
+
+TLS_BUFFER_BYTES: Final = 1 << 16
+"""For each connection to read into; Python's 256 KiB would be 8 MB for those of a busy moment."""
 
 MAX_RETRY_AFTER_SECONDS: Final = 300.0
 """Whatever a server (or a proxy before it) asks for: somebody looks again after five minutes."""
@@ -47,6 +51,8 @@ class Transport:
     def __init__(self, connection: Connection, counted: Counted) -> None:
         self._connection = connection
         self._counted = counted
+        # There is no other way to say so; a connection takes it when it is made.
+        sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
         self._session = aiohttp.ClientSession(
             # A watch holds its connection, and workers are few: there is nothing to limit.
             connector=aiohttp.TCPConnector(limit=0, ssl=connection.tls or False),
