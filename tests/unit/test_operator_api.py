@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from asyncio import sslproto
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, NoReturn
@@ -29,7 +31,7 @@ from vaco_operator.cluster.api_errors import (
 )
 from vaco_operator.cluster.connection import Connection
 from vaco_operator.cluster.resources import CONFIG_MAPS, JOBS, LEASES, VACO_JOBS
-from vaco_operator.cluster.transport import Transport
+from vaco_operator.cluster.transport import TLS_BUFFER_BYTES, Transport
 
 CONFIG = {"metadata": {"namespace": "ns", "name": "one"}, "data": {"a": "1"}}
 FAR_SECONDS = 60.0
@@ -423,3 +425,15 @@ def test_a_watch_that_is_refused_says_why() -> None:
                 pytest.fail("there is nothing to read")
 
     with_api(Server([says(410, {"reason": "Expired"})]), test)
+
+
+def test_a_tls_connection_has_a_buffer_as_small_as_we_say() -> None:
+    async def test(_api: KubeApi, _transport: Transport) -> None:
+        # As asyncio makes one for each connection. There is no official way to set its size, so a
+        # Python that reads it from elsewhere has to be noticed.
+        loop = asyncio.get_running_loop()
+        made = sslproto.SSLProtocol(loop, asyncio.Protocol(), ssl.create_default_context(), None)
+        assert len(made._ssl_buffer) == TLS_BUFFER_BYTES
+        made._get_app_transport().close()
+
+    with_api(Server([says(200, CONFIG)]), test)
