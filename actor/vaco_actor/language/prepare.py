@@ -42,7 +42,9 @@ def prepare(job: VACOJob) -> Prepared:
     reward = Reward(parts.task)
     training = load_problems(parts.task, "train")
     held_out = [] if job.spec.evaluation is None else load_problems(parts.task, "heldOut")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # With vLLM the model is where weights arrive, and the GPU is the engine's alone.
+    on_gpu = torch.cuda.is_available() and parts.sampling.backend != "vllm"
+    device = torch.device("cuda" if on_gpu else "cpu")
     model = build(parts, job.spec.seed, pretrained=False).to(device)
     return Prepared(
         model,

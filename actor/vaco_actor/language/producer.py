@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from vaco.completions import CompletionGroup
 from vaco.identity import FragmentId
-from vaco.job import LanguageParts, VACOJob
+from vaco.job import VACOJob
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.weights import Weights
 from vaco_policy.language.model import LanguageModel
@@ -58,7 +58,7 @@ class LanguageProducer:
         self._problems = _endless(ready.training, derive(seed, "problems"))
         self._contract = self._model.contract()
         mailbox.max_bytes = payload_bound(self._model.published)
-        self._backend = _backend(parts, self._model, derive(seed, "tokens"))
+        self._backend = _backend(job, self._model, derive(seed, "tokens"))
         self._prompts = _prompts_at_once(job)
         self._loaded: Weights | None = None
         self._sequence = 0
@@ -203,12 +203,13 @@ def _endless(problems: Sequence[EncodedProblem], seed: int) -> Iterator[EncodedP
             yield problems[index]
 
 
-def _backend(parts: LanguageParts, model: LanguageModel, seed: int) -> Backend:
+def _backend(job: VACOJob, model: LanguageModel, seed: int) -> Backend:
+    parts = job.spec.language
     budget = parts.task.max_completion_tokens
     if parts.sampling.backend == "vllm":
         from vaco_actor.language.vllm_backend import VllmBackend
 
-        return VllmBackend(parts, model, seed)
+        return VllmBackend(parts, model, seed, job.spec.learner.precision)
     return TransformersBackend(model, parts.sampling, budget, seed)
 
 

@@ -1,15 +1,13 @@
-"""Completions sampled by vLLM, on a GPU.
+"""Completions sampled by vLLM.
 
-It was written by vLLM's documentation and has not run on the machines vaco is developed on, which
-have no GPU. Its limits:
+Its limits:
 
-- The engine runs in the actor's own process and on one GPU; weights are handed over there.
+- The engine runs in the actor's own process and on one device; weights are handed over there.
 - `policy.model` only, with all its weights: neither `tiny` nor `lora`.
 - Weights change between batches of prompts: no `weightsChange: inFlight`.
 - A batch that has begun is completed, also when the actor is told to stop: `actors.drainSeconds`
   must be longer than that takes.
-- The engine shares the GPU with the copy of the model that weights arrive in, of which it knows
-  nothing: where the two do not fit, the engine refuses to start.
+- The copy of the model that weights arrive in stays in the CPU's memory, in float32.
 - Nothing is told while a batch is generated: one that takes longer than a program may be silent
   (`VACO_STUCK_SECONDS`) counts as stuck. Lower `sampling.prompts`.
 - Probabilities are vLLM's own, of the bent distribution. Its kernels are not the learner's, and
@@ -21,7 +19,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from vaco.errors import UserError
@@ -40,13 +38,20 @@ class VllmBackend:
         parts: of the job.
         model: whose weights are handed over whenever their version has changed.
         seed: of the tokens.
+        precision: `learner.precision`, which the engine computes in as well.
 
     Raises:
         UserError: vLLM is not installed, or the job asks for what is beyond the limits.
 
     """
 
-    def __init__(self, parts: LanguageParts, model: LanguageModel, seed: int) -> None:
+    def __init__(
+        self,
+        parts: LanguageParts,
+        model: LanguageModel,
+        seed: int,
+        precision: Literal["fp32", "bf16"],
+    ) -> None:
         policy, sampling, task = parts.policy, parts.sampling, parts.task
         if policy.model is None or policy.lora is not None:
             raise UserError(
@@ -66,7 +71,9 @@ class VllmBackend:
             vllm: Any = importlib.import_module("vllm")
         except ImportError as error:
             raise UserError(
-                _BACKEND, f"vllm, which is not installed ({error})", "Install it on the actors."
+                _BACKEND,
+                f"vllm, which is not installed ({error})",
+                "Install the `vllm` extra on the actors.",
             ) from error
         self._vllm = vllm
         self._model = model
@@ -77,6 +84,7 @@ class VllmBackend:
             model=policy.model,
             revision=policy.revision,
             trust_remote_code=policy.trust_remote_code,
+            dtype="bfloat16" if precision == "bf16" else "float32",
             max_model_len=task.max_prompt_tokens + task.max_completion_tokens,
             logprobs_mode="processed_logprobs",
             seed=seed % 2**31,
@@ -106,12 +114,8 @@ class VllmBackend:
         return [[_completion(each, version) for each in request.outputs] for request in answered]
 
     def _hand_over(self) -> None:
-        weights = list(self._model.published.state_dict().items())
-
-        def load(worker: Any) -> None:
-            worker.model_runner.model.load_weights(iter(weights))
-
-        self._engine.collective_rpc(load)
+        weights = self._model.published.state_dict().items()
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self._engine.reset_prefix_cache()
 
 
