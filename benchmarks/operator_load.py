@@ -6,21 +6,26 @@ tests, real gRPC servers with the jobs' credentials in this process, because sim
 nothing. The figures go to the terminal and to `benchmarks/results/operator.json`. Everything shares
 one machine, so the operator's latency includes what the API server, etcd and the doubles take from
 it. Where other programs run as well, `--nice -10` (as root) gives all of it precedence over them.
+
+The operator reads a service account as in a pod, which takes root. With `--kubeconfig` it reads a
+kubeconfig instead, whose library takes some 10 MB that no operator in a cluster needs.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from benchmarks.results_file import machine
 
@@ -29,8 +34,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cluster"))
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 import psutil
+import yaml
 from kube_harness import launch
 from operator_harness import jobs
+from operator_harness.learner_double import OVERRIDES
+from operator_harness.operators import Operator, operators
 from operator_harness.stage import Field, Stage, staged
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -224,13 +232,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200, help="jobs of five actors, that train")
     parser.add_argument("--more", type=int, default=1000, help="jobs in the end, all others of one")
     parser.add_argument("--nice", type=int, default=0, help="of all that is measured")
+    parser.add_argument("--kubeconfig", action="store_true", help="for an operator outside")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="vaco-load-") as folder, _stage(Path(folder)) as stage:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vaco-load-")))
+        stage = stack.enter_context(_stage(folder))
+        if not options.kubeconfig:
+            stack.enter_context(_in_a_pod(stage, folder))
         load = Load(stage, options.nice)
         load.favour()
         _few(load, options.jobs)
         _many(load, options.more)
-    how = {"nice": options.nice, "load average": [round(each, 1) for each in os.getloadavg()]}
+    how = {
+        "nice": options.nice,
+        "operator": "outside, by kubeconfig" if options.kubeconfig else "as in a pod",
+        "load average": [round(each, 1) for each in os.getloadavg()],
+    }
     document = {"machine": machine() | how, "figures": load.told}
     RESULTS.write_text(json.dumps(document, indent=2) + "\n")
     print(f"figures: {RESULTS}")
@@ -288,6 +305,39 @@ def _stage(folder: Path) -> Iterator[Stage]:
             }
             stage.api.create(node)
         yield stage
+
+
+@contextmanager
+def _in_a_pod(stage: Stage, folder: Path) -> Iterator[None]:
+    """Start the operator anew, from now on always as in a pod."""
+    found = yaml.safe_load((folder / "operator.kubeconfig").read_text())
+    cluster, user = found["clusters"][0]["cluster"], found["users"][0]["user"]
+    account = folder / "account"
+    account.mkdir()
+    (account / "token").write_text(user["token"])
+    (account / "ca.crt").write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
+    server = urlsplit(cluster["server"])
+    environment = {
+        "KUBERNETES_SERVICE_HOST": str(server.hostname),
+        "KUBERNETES_SERVICE_PORT": str(server.port),
+        OVERRIDES: str(stage.doubles.file),
+    }
+    with operators(folder / "in-pods") as started:
+
+        def start(**changed: str) -> Operator:
+            operator = started.start(
+                folder,
+                stage.user.split(":")[2],
+                program=(str(Path(__file__).with_name("in_pod.py")), str(account)),
+                settings={"kubeconfig": "", "log-level": "info", **changed},
+                environment=environment,
+            )
+            operator.wait_until_leading()
+            return operator
+
+        stage.operator.stop()
+        stage.start, stage.operator = start, start()
+        yield
 
 
 def _usable(field: Field) -> bool:

@@ -39,7 +39,11 @@ from vaco_operator.cluster.store import Store, Stores
 from vaco_operator.cluster.work_queue import WorkQueue
 
 MAX_JOB_SERIES: Final = 1000
-_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SECONDS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0),
+    # Jobs that are created by the hundred wait for minutes.
+    *(120.0, 300.0),
+)
 
 
 class Metrics:
