@@ -13,6 +13,7 @@ from vaco_policy.policy import Policy
 from vaco_policy.seeding import derive
 
 from vaco_actor.environments import make_vector_env
+from vaco_actor.given_up import Lost
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.mailbox import Mailbox
 from vaco_actor.play import MAX_ENVIRONMENTS, play
@@ -81,6 +82,11 @@ class EnvironmentProducer:
     def ready(self) -> int:
         """None: a fragment is made when it is collected."""
         return 0
+
+    @property
+    def given_up(self) -> Lost:
+        """Nothing: a fragment is cut where `stop` finds it."""
+        return Lost()
 
     def collect(self, stop: threading.Event) -> Fragment | None:
         """Roll out the next fragment; see `Rollout.collect`."""

@@ -18,6 +18,7 @@ class Counters:
         rollout_seconds: Spent on them.
         waiting_seconds: Spent waiting for credits, or for weights in lock-step.
         version: Of the weights that made the last one.
+        given_up: Samples that the learner did not get because we left.
         return_mean: Of the episodes that ended in the last fragment in which any did.
 
     """
@@ -28,6 +29,7 @@ class Counters:
     rollout_seconds: float = 0.0
     waiting_seconds: float = 0.0
     version: int = 0
+    given_up: int = 0
     return_mean: float | None = None
 
 
@@ -51,6 +53,7 @@ class ActorCollector(Collector):
             ("fragments", "Fragments handed over to be sent.", counters.fragments),
             ("samples", "Samples handed over to be sent.", counters.samples),
             ("episodes", "Episodes ended.", counters.episodes),
+            ("given_up_samples", "Samples begun or made, and given up.", counters.given_up),
             ("rollout_seconds", "Seconds spent producing.", counters.rollout_seconds),
             ("waiting_seconds", "Seconds spent held back.", counters.waiting_seconds),
         ):

@@ -9,6 +9,7 @@ from vaco.job import VACOJob
 from vaco.v1 import trajectory_pb2 as pb
 from vaco.weights import Weights
 
+from vaco_actor.given_up import Lost
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.mailbox import Mailbox
 
@@ -31,6 +32,10 @@ class Producer(Protocol):
     @property
     def ready(self) -> int:
         """How many fragments `collect` has to return even if `stop` is set."""
+
+    @property
+    def given_up(self) -> Lost:
+        """What was begun and not complete when `stop` was set, so that no fragment has it."""
 
     def collect(self, stop: threading.Event) -> Experience | None:
         """Make the next fragment, or what there is of it when `stop` is set; None: nothing.

@@ -26,6 +26,7 @@ from vaco.weights_volume import weights_volume
 
 from vaco_actor.backoff import BackoffSettings
 from vaco_actor.ending import Ending, Outcome
+from vaco_actor.given_up import GivenUp, Lost
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.link import Link
 from vaco_actor.lock_step import LockStep
@@ -99,7 +100,10 @@ class _Actor:
         self._mailbox = Mailbox()
         self._lock_step = LockStep(job.spec.learner.batch_size) if job.spec.synchronous else None
         self._made_with: Weights | None = None
-        self._outbox = Outbox(self._lock_step.decided if self._lock_step else _forget)
+        self._outbox = Outbox(self._decided)
+        self._answered = 0
+        words = ("completions", "groups") if job.spec.is_language else ("samples", "fragments")
+        self._given_up = GivenUp(*words)
         self._counters = Counters()
         self._vitals = Vitals(stuck_seconds(), self._unready)
         self._pulse = self._vitals.pulse("rollout")
@@ -169,8 +173,11 @@ class _Actor:
             self._pulse.beat()
             if self._may_go_on():
                 self._produce()
-        if left := self._producer.ready:
-            _LOG.warning("%d fragments that were ready are given up: no credits came", left)
+        self._give_up("were not complete", self._producer.given_up)
+        left = []
+        while self._producer.ready and (fragment := self._producer.collect(self._stop)) is not None:
+            left.append(fragment.samples)
+        self._give_up("got no credit", Lost(sum(left), len(left)))
 
     def _may_go_on(self) -> bool:
         began = time.perf_counter()
@@ -214,15 +221,27 @@ class _Actor:
         self._pulse.rest()
         self._outbox.leave()
         ending = self._link.join(max(0.0, deadline - time.monotonic()))
+        unanswered = self._counters.samples - self._answered
+        self._give_up("got no answer", Lost(unanswered, self._outbox.unacknowledged))
+        if self._given_up.total.samples:
+            complete = ending is not None and ending.outcome is Outcome.COMPLETE
+            _LOG.log(logging.INFO if complete else logging.WARNING, "%s", self._given_up)
         if ending is None:
-            _LOG.error(
-                "%d fragments could not be handed over within %g s",
-                self._outbox.unacknowledged,
-                self._spec.actors.drain_seconds,
-            )
+            seconds = self._spec.actors.drain_seconds
+            _LOG.error("not everything could be handed over within %g s", seconds)
             return EXIT_FAILURE
         _say(ending)
         return _EXITS[ending.outcome]
+
+    def _give_up(self, reason: str, lost: Lost) -> None:
+        self._given_up.add(reason, lost)
+        self._counters.given_up = self._given_up.total.samples
+
+    def _decided(self, fate: Fate) -> None:
+        """Note what became of a fragment, in the link's thread."""
+        self._answered += fate.samples
+        if self._lock_step is not None:
+            self._lock_step.decided(fate)
 
     def _report(self, message: str, *, permanent: bool) -> None:
         self._pulse.rest()
@@ -233,7 +252,3 @@ class _Actor:
 def _say(ending: Ending) -> None:
     level = logging.INFO if _EXITS[ending.outcome] == EXIT_OK else logging.ERROR
     _LOG.log(level, "%s %s", ending.outcome.name.lower(), ending.details)
-
-
-def _forget(_fate: Fate) -> None:
-    """Without lock-step, what became of a fragment changes nothing here."""

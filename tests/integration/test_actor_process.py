@@ -201,18 +201,20 @@ def test_sigterm_while_held_back_drains_too(start: Start, serve: Serve, manifest
     assert process.returncode == EXIT_OK, told
 
 
+LANGUAGE: dict[str, Any] = {
+    "task": {"type": "languageModel", "maxPromptTokens": 8, "maxCompletionTokens": 4},
+    "policy": {"type": "languageModel", "tiny": {"layers": 1, "hiddenSize": 16, "heads": 2}},
+    "algorithm": {"name": "vaco-lm"},
+    "sampling": {"groupSize": 2, "prompts": 8},
+    "learner": {"batchSize": 64},
+}
+
+
 def test_sigterm_hands_over_all_groups_that_are_ready(
     start: Start, serve: Serve, manifest: Manifest
 ) -> None:
     """Eight prompts are completed at once; the learner takes one group, and then is busy."""
-    job = manifest(
-        "",
-        task={"type": "languageModel", "maxPromptTokens": 8, "maxCompletionTokens": 4},
-        policy={"type": "languageModel", "tiny": {"layers": 1, "hiddenSize": 16, "heads": 2}},
-        algorithm={"name": "vaco-lm"},
-        sampling={"groupSize": 2, "prompts": 8},
-        learner={"batchSize": 64},
-    )
+    job = manifest("", **LANGUAGE)
     model = build(load_job(job).spec.language, 0, pretrained=False)
     learner, address = serve(credits_granted=1, acks=False, model=model.published)
     process = actor(start, job, address)
@@ -227,6 +229,22 @@ def test_sigterm_hands_over_all_groups_that_are_ready(
     assert process.returncode == EXIT_OK, told
     assert [each.id.sequence for each in groups] == list(range(1, 9))
     assert {each.completions for each in groups} == {2}
+
+
+def test_what_a_leaving_actor_gives_up_is_told(
+    start: Start, serve: Serve, manifest: Manifest
+) -> None:
+    """The learner takes one group of eight, answers none, and grants no other credit."""
+    job = manifest("", **LANGUAGE, actors={"drainSeconds": 2})
+    model = build(load_job(job).spec.language, 0, pretrained=False)
+    learner, address = serve(credits_granted=1, acks=False, model=model.published)
+    process = actor(start, job, address)
+    learner.get("completions")
+    process.send_signal(signal.SIGTERM)
+    learner.get("goodbye")
+    _, told = process.communicate(timeout=SECONDS)
+    parts = "14 of 7 got no credit, 2 of 1 got no answer"
+    assert told.count(f"gave up 16 completions of 8 groups: {parts}") == 1, told
 
 
 def test_sigterm_without_a_learner_does_not_wait_for_one(start: Start, manifest: Manifest) -> None:

@@ -64,6 +64,7 @@ def test_a_language_model_survives_killed_processes_and_a_resumption(start_run):
     watcher_of_the_rest.stop()
     status = again.status()
     assert status["phase"] == "Complete"
+    assert "completions are trained" in status["message"]
     assert status["accuracy"]["initial"] == before["accuracy"]["initial"]
 
     assert not watcher.unbalanced + watcher_of_the_rest.unbalanced

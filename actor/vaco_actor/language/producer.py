@@ -17,6 +17,7 @@ from vaco_policy.language.problems import EncodedProblem
 from vaco_policy.parameters import load_payload, payload_bound
 from vaco_policy.seeding import derive
 
+from vaco_actor.given_up import Lost
 from vaco_actor.identity import ActorIdentity
 from vaco_actor.language.generate import Backend, Completion, Hooks, TransformersBackend
 from vaco_actor.language.held_out import Judge, answer, chosen
@@ -63,6 +64,7 @@ class LanguageProducer:
         self._loaded: Weights | None = None
         self._sequence = 0
         self._ready: deque[CompletionGroup] = deque()
+        self._given_up = Lost()
 
     @property
     def contract(self) -> str:
@@ -83,6 +85,11 @@ class LanguageProducer:
     def ready(self) -> int:
         """Groups that were made together with the last one."""
         return len(self._ready)
+
+    @property
+    def given_up(self) -> Lost:
+        """Completions that were not complete when `stop` was set, and the groups they are of."""
+        return self._given_up
 
     def collect(self, stop: threading.Event) -> CompletionGroup | None:
         """Return the next group; None: there is none, and `stop` is set.
@@ -135,6 +142,8 @@ class LanguageProducer:
         hooks = Hooks(self._version, stop, self._stepped)
         prompts = [each.prompt for each in asked]
         answered = self._backend.complete(prompts, self._sampling.group_size, hooks)
+        missing = [self._sampling.group_size - len(each) for each in answered]
+        self._given_up = Lost(sum(missing), sum(map(bool, missing)))
         rewards = [self._judge(*each) for each in zip(asked, answered, strict=True)]
         seconds = (time.perf_counter() - began) / len(asked)
         for problem, completions, earned in zip(asked, answered, rewards, strict=True):

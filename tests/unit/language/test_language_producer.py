@@ -149,6 +149,10 @@ def test_an_actor_that_leaves_hands_over_what_is_complete(make_job: MakeJob) -> 
         assert group.lengths.max() <= 2
         assert group.rewards.size == group.samples
     assert [group.id.sequence for group in groups] == list(range(1, len(groups) + 1))
+    # Those that nobody gets are counted, also where no completion of a group was complete.
+    missing = PROMPTS * SIZE - sum(group.samples for group in groups)
+    whole = sum(group.samples == SIZE for group in groups)
+    assert made.given_up == (missing, PROMPTS - whole)
 
 
 def drained(made: LanguageProducer, stop: threading.Event) -> Iterator[CompletionGroup]:
@@ -164,6 +168,7 @@ def test_whole_groups_that_are_ready_are_not_lost(make_job: MakeJob) -> None:
     stop.set()
     assert [group.samples for group in drained(made, stop)] == [SIZE] * (PROMPTS - 1)
     assert not made.ready
+    assert made.given_up == (0, 0)
 
 
 def test_without_weights_there_is_nothing_to_act_with(make_job: MakeJob) -> None:
