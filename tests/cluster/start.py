@@ -1,7 +1,7 @@
 """Start a test cluster by hand, or build its programs.
 
     python tests/cluster/start.py run control-plane     # or: run node (as root)
-    python tests/cluster/start.py build                 # all programs, helm too
+    python tests/cluster/start.py build                 # all programs; or of one tier
 
 `run` prints the KUBECONFIG and holds the cluster until it is interrupted.
 """
@@ -31,11 +31,12 @@ def main() -> int:
     run = commands.add_parser("run", help="start a cluster and hold it")
     run.add_argument("tier", choices=cluster.TIERS, nargs="?", default=cluster.CONTROL_PLANE)
     run.add_argument("--until-eof", action="store_true", help="hold it until stdin ends")
-    commands.add_parser("build", help="build all programs into .tools/")
+    building = commands.add_parser("build", help="build programs into .tools/")
+    building.add_argument("tier", choices=cluster.TIERS, nargs="?", help="only what it needs")
     arguments = parser.parse_args()
     try:
         if arguments.command == "build":
-            build.ensure(programs.ALL, _say)
+            build.ensure(cluster.TIERS[arguments.tier] if arguments.tier else programs.ALL, _say)
         else:
             _hold(arguments.tier, until_eof=arguments.until_eof)
     except Unavailable as error:
