@@ -156,8 +156,8 @@ class Admission:
 
         """
         with self._ledger.lock:
-            for fragment, lag in zip(fragments, lags, strict=True):
-                actor = self._decide(fragment, Fate.TRAINED)
+            actors = self._decide(fragments, Fate.TRAINED)
+            for actor, fragment, lag in zip(actors, fragments, lags, strict=True):
                 if actor is not None:
                     actor.trained += fragment.samples
                     actor.lags.append(lag)
@@ -172,8 +172,7 @@ class Admission:
 
         """
         with self._ledger.lock:
-            for fragment in fragments:
-                self._decide(fragment, Fate.STALE)
+            self._decide(fragments, Fate.STALE)
         return [_settlement(fragment.id, Fate.STALE, reason) for fragment in fragments]
 
     def close(self) -> None:
@@ -197,12 +196,14 @@ class Admission:
                 raise MalformedFragment(f"id.{field}", f"{found}, but the stream is {expected}'s")
         return identity
 
-    def _decide(self, fragment: Experience, fate: Fate) -> Actor | None:
-        self._ledger.decided(fragment.samples, fate)
-        actor = self._roster.find(fragment.id.actor_id)
-        if actor is not None and actor.incarnation == fragment.id.actor_incarnation:
-            actor.log.settle(fragment.id.sequence)
-        return actor
+    def _decide(self, fragments: Sequence[Experience], fate: Fate) -> list[Actor | None]:
+        """Book fragments that were queued; return whose each is."""
+        self._ledger.decided(sum([fragment.samples for fragment in fragments]), fate)
+        actors = [self._roster.find(fragment.id.actor_id) for fragment in fragments]
+        for actor, fragment in zip(actors, fragments, strict=True):
+            if actor is not None and actor.incarnation == fragment.id.actor_incarnation:
+                actor.log.settle(fragment.id.sequence)
+        return actors
 
     def _offer_new(self, actor: Actor, incoming: IncomingExperience) -> Settlement | None:
         try:

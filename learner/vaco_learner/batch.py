@@ -117,7 +117,8 @@ def _side_by_side(
     out = np.empty((length, columns[-1].stop, *arrays[0].shape[2:]), arrays[0].dtype)
     for array, column in zip(arrays, columns, strict=True):
         out[: len(array), column] = array
-        out[len(array) :, column] = 0
+        if len(array) < length:
+            out[len(array) :, column] = 0
     return out
 
 

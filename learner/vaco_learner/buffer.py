@@ -21,7 +21,7 @@ class BufferFullError(RuntimeError):
 
 
 class FragmentBuffer:
-    """Fragments that wait for training.
+    """Fragments that wait for training. Any thread may put, one takes.
 
     There is room until `capacity` samples, `max_fragments` fragments or `max_bytes` bytes are
     queued, so what is held is at most that and one fragment more.
@@ -52,6 +52,7 @@ class FragmentBuffer:
         self._fragments: deque[Experience] = deque()
         self._samples = 0
         self._bytes = 0
+        self._wanted = 0
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -84,7 +85,9 @@ class FragmentBuffer:
             self._fragments.append(fragment)
             self._samples += fragment.samples
             self._bytes += fragment.nbytes
-            self._changed.notify_all()
+            # Whoever waits is woken once for a batch, not for each of its fragments.
+            if self._samples >= self._wanted or not self.has_room:
+                self._changed.notify_all()
 
     def take(self, wanted: int, timeout: float) -> list[Experience]:
         """Take the oldest fragments, as few as hold `wanted` samples together.
@@ -100,6 +103,7 @@ class FragmentBuffer:
             raise ValueError(f"{wanted} samples wanted of a buffer of {self._capacity}")
         deadline = time.monotonic() + timeout
         with self._changed:
+            self._wanted = wanted
             while self._samples < wanted and self.has_room:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or not self._changed.wait(remaining):

@@ -6,6 +6,7 @@ are plain NumPy; a fragment that came from the wire holds views of the message's
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
@@ -29,9 +30,11 @@ _VARYING: Final = ("final_observations", "final_steps", "episode_returns", "epis
 _CONSTANT: Final = tuple(field for field in _KEYS if field not in _VARYING)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Fragment:
     """T steps of B environments made by one actor.
+
+    Its arrays do not change: what is computed of them is computed once.
 
     Attributes:
         id: identity, by which the learner recognises a resent fragment.
@@ -90,17 +93,18 @@ class Fragment:
         """B."""
         return int(self.rewards.shape[1])
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """Valid steps: what the ledger counts."""
         return int(np.count_nonzero(self.valid))
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        arrays = [getattr(self, name) for name in TENSOR_FIELDS]
-        named = [array for name in NAMED_FIELDS for array in getattr(self, name).values()]
-        return sum(array.nbytes for array in (*arrays, *named))
+        size: int = sum([getattr(self, name).nbytes for name in TENSOR_FIELDS])
+        for name in NAMED_FIELDS:
+            size += sum([array.nbytes for array in getattr(self, name).values()])
+        return size
 
     @property
     def acted(self) -> Array:
@@ -108,12 +112,12 @@ class Fragment:
         counts: Array = self.valid.sum(axis=1, dtype=np.int64)
         return counts
 
-    @property
+    @cached_property
     def min_version(self) -> int:
         """Oldest weights that acted."""
         return int(self.versions.min())
 
-    @property
+    @cached_property
     def max_version(self) -> int:
         """Newest weights that acted."""
         return int(self.versions.max())

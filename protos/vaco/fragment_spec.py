@@ -182,8 +182,8 @@ def check_finite(field: str, array: Array) -> None:
     """
     if array.dtype.kind != "f":
         return
-    finite = np.isfinite(array)
-    if not np.logical_and.reduce(finite, None):
+    finite = np.isfinite(array).reshape(-1)  # a reduction of one dimension is the quickest
+    if not np.logical_and.reduce(finite):
         index = int(np.argmin(finite))
         value = array.reshape(-1)[index]
         raise MalformedFragment(field, f"{value} at flat index {index}")
@@ -196,7 +196,7 @@ def check_magnitude(field: str, array: Array, bound: float) -> None:
         MalformedFragment: naming the worst.
 
     """
-    largest = float(np.maximum.reduce(np.abs(array), None))
+    largest = float(np.maximum.reduce(np.abs(array).reshape(-1)))
     if not largest <= bound:  # NaN is neither over nor under it
         raise MalformedFragment(field, f"a magnitude of {largest:g} is over {bound:g}")
 

@@ -158,13 +158,15 @@ def read_named_tensor(field: str, data: bytes, span: Span) -> tuple[str, Array]:
 def check_bools(field: str, array: Array) -> None:
     """Refuse a bool that is neither 0 nor 1: NumPy does not expect there to be any.
 
+    Args:
+        field: what to name in the error.
+        array: of bools.
+
     Raises:
         MalformedFragment: there is one.
 
     """
-    if array.dtype.kind != "b" or array.size == 0:
-        return
-    if np.maximum.reduce(array.view(np.uint8), None) > 1:
+    if array.size and np.maximum.reduce(array.reshape(-1).view(np.uint8)) > 1:
         raise MalformedFragment(field, "a bool that is neither 0 nor 1")
 
 

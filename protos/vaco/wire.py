@@ -77,10 +77,16 @@ def split(data: bytes, span: Span, wanted: Container[int]) -> tuple[bytes, list[
         if fields > MAX_FIELDS:
             raise WireError(f"more than {MAX_FIELDS} fields")
         begin = position
-        key, position = _read_varint(data, position, end)
+        # Nearly all keys, and most lengths, are one byte: that is read without a call.
+        key, position = data[position], position + 1
+        if key > 0x7F:
+            key, position = _read_varint(data, begin, end)
         wire_type = key & 7
         if wire_type == _LENGTH_DELIMITED:
-            size, first = _read_varint(data, position, end)
+            if position < end and data[position] <= 0x7F:
+                size, first = data[position], position + 1
+            else:
+                size, first = _read_varint(data, position, end)
             position = first + size
             if key >> 3 in wanted:
                 if kept < begin:
@@ -101,7 +107,12 @@ def split(data: bytes, span: Span, wanted: Container[int]) -> tuple[bytes, list[
 
 
 def _read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """Return the number at `position` and the position behind it."""
+    """Return the number at `position` and the position behind it.
+
+    Raises:
+        WireError: it does not end before `end`, or is too large.
+
+    """
     value = shift = 0
     while position < end:
         byte = data[position]

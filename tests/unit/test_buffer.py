@@ -95,6 +95,15 @@ def test_a_put_wakes_who_waits() -> None:
     assert sequences(waiter.taken) == [1, 2]
 
 
+def test_who_waits_is_woken_when_the_buffer_is_full_of_too_little() -> None:
+    buffer = FragmentBuffer(100, 3, BYTES)
+    waiter = Background(lambda: buffer.take(50, timeout=LONG))
+    for number in (1, 2, 3):
+        buffer.put(fragment(number))
+    waiter.join()
+    assert sequences(waiter.taken) == [1, 2, 3]
+
+
 def test_is_bounded_in_samples() -> None:
     buffer = FragmentBuffer(10, 100, BYTES)
     for number in (1, 2, 3):
