@@ -64,7 +64,8 @@ class Settings:
     lease_duration: float = 15.0
     renew_deadline: float = 10.0
     retry_period: float = 2.0
-    workers: int = 4
+    # More make an API server that is busy slower, and no job is done sooner (docs/performance.md).
+    workers: int = 2
     resync_period: float = 300.0
     watch_silence: float = 150.0
     request_timeout: float = 10.0
