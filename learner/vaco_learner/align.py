@@ -28,6 +28,8 @@ from torch import Tensor
 
 from vaco_learner.ratios import likelihood_ratio
 
+_DEVIATION_FLOOR = 1e-8
+
 AdvantageForm = Literal["unweighted", "impala"]
 
 
@@ -98,6 +100,20 @@ def vtrace(
 def gae(steps: Steps, *, gamma: float, lam: float) -> Aligned:
     """Estimate generalised advantages: V-trace for data taken as the policy's own."""
     return vtrace(steps, torch.zeros_like(steps.value_TB), gamma=gamma, lam=lam)
+
+
+def normalise(advantage_N: Tensor) -> Tensor:
+    """Shift and scale to mean 0 and standard deviation 1, over the minibatch's own samples."""
+    var, mean = torch.var_mean(advantage_N, correction=0)
+    return (advantage_N - mean) / (var.sqrt() + _DEVIATION_FLOOR)
+
+
+def normalise_kept(advantage_N: Tensor, keep_N: Tensor) -> Tensor:
+    """Normalise among the samples that `keep_N` (booleans) keeps; 0 for the others."""
+    share = keep_N.to(advantage_N.dtype) / keep_N.sum().clamp(min=1)
+    centred_N = advantage_N - (share * advantage_N).sum()
+    deviation = (share * centred_N.square()).sum().sqrt()
+    return keep_N * centred_N / (deviation + _DEVIATION_FLOOR)
 
 
 def _temporal_differences(steps: Steps, gamma: float) -> Tensor:

@@ -24,7 +24,7 @@ from vaco_policy.seeding import derive
 from vaco_policy.spaces import Spaces
 
 from vaco_learner.algorithms import Minibatch, kl_from_behaviour, make_algorithm
-from vaco_learner.align import Aligned, Steps
+from vaco_learner.align import Aligned, Steps, normalise
 from vaco_learner.batch import PhaseBatch
 from vaco_learner.diagnostics import (
     UpdateStats,
@@ -41,7 +41,6 @@ from vaco_learner.trainer import TrainerState
 
 __all__ = ["NonFiniteUpdate", "UpdateStats", "Updater"]
 
-_DEVIATION_FLOOR = 1e-8
 _GENERATOR = "generator"
 
 
@@ -214,7 +213,7 @@ class Updater:
             start_N=_at(phase.start.logp_TB, index_N),
         )
         advantage_N = _at(phase.aligned.advantage_TB, index_N)
-        if spec.normalise_advantages:
+        if spec.normalise_advantages and not self._algorithm.normalises:
             advantage_N = normalise(advantage_N)
         fragment_N = batch.fragment_B.index_select(0, index_N % batch.environments)
         policy = self._algorithm.policy_loss(
@@ -242,12 +241,6 @@ class Updater:
         )
         self.updates += 1
         self.samples += batch.samples
-
-
-def normalise(advantage_N: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and standard deviation 1, over the minibatch's own samples."""
-    var, mean = torch.var_mean(advantage_N, correction=0)
-    return (advantage_N - mean) / (var.sqrt() + _DEVIATION_FLOOR)
 
 
 def _at(array_TB: Tensor, index_N: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from vaco.job import AlgorithmSpec
 from vaco_learner.algorithms import Algorithm, Minibatch, kl_from_behaviour, make_algorithm
-from vaco_learner.align import Steps, gae, vtrace
+from vaco_learner.align import Steps, gae, normalise_kept, vtrace
 from vaco_learner.filter import Logps
 from vaco_learner.ratios import bounded
 
@@ -118,6 +118,36 @@ def test_vaco_divides_by_all_samples_also_by_those_it_drops() -> None:
     )
     # Kept: -1*2 and 1*0.5; the denominator is 4, not 2.
     assert float(algorithm(name="vaco").policy_loss(batch).loss) == pytest.approx(1.5 / 4)
+
+
+@pytest.mark.parametrize("delta", [0.1, 2.0])
+def test_vaco_normalises_what_the_filter_keeps(delta: float) -> None:
+    """The filter goes by the advantages as they are; 0.1 drops some of them, 2 drops none."""
+    batch = minibatch()
+    policy, behaviour, _, advantage = parts(batch)
+    ratio = np.exp(policy - behaviour)
+    over = 0.5 * np.mean(np.abs(ratio - 1)) > delta / 2
+    keep = ~over | (advantage * np.sign(policy - behaviour) <= 0)
+    kept = advantage[keep]
+    scaled = np.where(keep, (advantage - kept.mean()) / kept.std(), 0.0)
+    subject = algorithm(name="vaco", delta=delta, normaliseAfterFilter=True)
+    assert subject.normalises
+    loss = subject.policy_loss(batch).loss
+    assert keep.all() == (delta == 2.0)
+    assert float(loss.detach()) == pytest.approx(-np.mean(scaled * ratio), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, batch.logps.policy_N)
+    np.testing.assert_allclose(gradient.numpy(), -scaled * ratio / N, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("off", ["normaliseAdvantages", "filter"])
+def test_vaco_leaves_normalising_to_the_update_otherwise(off: str) -> None:
+    assert not algorithm(name="vaco").normalises
+    assert not algorithm(**{"name": "vaco", "normaliseAfterFilter": True, off: False}).normalises
+
+
+def test_nothing_is_left_when_the_filter_drops_all() -> None:
+    nothing = normalise_kept(torch.tensor([1.0, 2.0]), torch.zeros(2, dtype=torch.bool))
+    assert nothing.tolist() == [0.0, 0.0]
 
 
 def test_vaco_without_filter_is_the_plain_surrogate() -> None:

@@ -1,7 +1,8 @@
 """What an algorithm decides: the advantage of a sample, and the policy's loss.
 
 Everything else is common to all and happens in `vaco_learner.update`: the critic's loss, the
-entropy bonus, the normalisation of advantages (before the algorithm sees them), minibatches, steps.
+entropy bonus, the normalisation of advantages (before the algorithm sees them, if it does not do
+that itself), minibatches, steps.
 """
 
 from __future__ import annotations
@@ -50,12 +51,14 @@ class Algorithm(ABC):
     Attributes:
         realign: when advantages are computed anew with the updated policy and critic.
         threshold: TV over which the algorithm filters; none if it does not.
+        normalises: whether `policy_loss` wants advantages as they are, and normalises them itself.
         adapts_to_kl: whether `adapt` wants to be told KL(beta||pi) after each phase.
 
     """
 
     realign: Realign = "never"
     threshold: float | None = None
+    normalises: bool = False
     adapts_to_kl: ClassVar[bool] = False
 
     def __init__(self, gamma: float, lam: float) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from vaco.job import VacoAlgorithm
 
 from vaco_learner.algorithms.base import Algorithm, Minibatch, PolicyLoss
-from vaco_learner.align import Aligned, Steps, gae, vtrace
+from vaco_learner.align import Aligned, Steps, gae, normalise_kept, vtrace
 from vaco_learner.filter import Filtered, filter_fragments, filter_minibatch
 
 
@@ -19,6 +19,7 @@ class Vaco(Algorithm):
         self.realign = spec.realign
         self._threshold = spec.delta / 2 if spec.threshold == "halfDelta" else spec.delta
         self.threshold = self._threshold if spec.filter_ else None
+        self.normalises = spec.normalise_advantages and spec.filter_ and spec.normalise_after_filter
 
     def align(self, steps: Steps, log_rho_TB: Tensor) -> Aligned:
         """Align by V-trace; take GAE where `realign` is `never`."""
@@ -37,11 +38,13 @@ class Vaco(Algorithm):
 
     def policy_loss(self, minibatch: Minibatch) -> PolicyLoss:
         """Return the importance-weighted surrogate of what the filter keeps."""
-        surrogate_N = minibatch.advantage_N * minibatch.ratio_N
+        advantage_N = minibatch.advantage_N
         if not self._spec.filter_:
-            return PolicyLoss(-surrogate_N.mean())
+            return PolicyLoss(-(advantage_N * minibatch.ratio_N).mean())
         filtered = self._filter(minibatch)
-        return PolicyLoss(-(filtered.keep_N * surrogate_N).mean(), filtered)
+        if self.normalises:
+            advantage_N = normalise_kept(advantage_N, filtered.keep_N)
+        return PolicyLoss(-(filtered.keep_N * advantage_N * minibatch.ratio_N).mean(), filtered)
 
     def _filter(self, minibatch: Minibatch) -> Filtered:
         logps, advantage_N, anchor = minibatch.logps, minibatch.advantage_N, self._spec.tv_anchor

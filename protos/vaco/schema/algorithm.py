@@ -79,6 +79,12 @@ class VacoAlgorithm(ActorCriticAlgorithm):
         default=True,
         description="Whether samples are filtered; false leaves the alignment alone to act.",
     )
+    normalise_after_filter: bool = Field(
+        default=False,
+        description="With `normaliseAdvantages` and `filter`: whether the filter goes by the "
+        "advantages as they are, and those it keeps are normalised among themselves. False: the "
+        "filter goes by the normalised ones.",
+    )
     filter_scope: Literal["minibatch", "fragment"] = Field(
         default="minibatch",
         description="What total variation is averaged over when it is compared with the threshold.",
