@@ -3,7 +3,7 @@
     rollout thread                          link thread (gRPC)
     wait_for_credit -> submit(fragment) --> next_message -> stream
                           [unacknowledged, by sequence number]
-                                            acknowledged(sequence) <- Ack
+                                            acknowledged(acks) <-- Ack, Acks
 
 A fragment stays here until its fate is known. A new one is taken only while fewer than `credits`
 are here, so what an actor holds is bounded however long the learner is away. With a new stream,
@@ -12,7 +12,7 @@ everything that is still here is sent again, in order.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -117,7 +117,9 @@ class Outbox:
             self._claimed = False
             self._pending[sequence] = _Pending(message, fragment.samples)
             self._unsent.append(sequence)
-            self._wake()
+            # If others wait before it, the stream is busy with them, or waits for a credit.
+            if len(self._unsent) == 1:
+                self._wake()
 
     def report(self, result: pb.EvaluationResult) -> None:
         """Take the result of an evaluation. Of results that nobody fetches the newest are kept."""
@@ -205,19 +207,23 @@ class Outbox:
         """Note that a message went out whole."""
         self._reported = self._reported or (message.last and self._failed)
 
-    def acknowledged(self, sequence: int, fate: "pb.Fate.ValueType") -> None:
-        """Let go of a fragment. One that is not here was acknowledged before; it does not matter.
+    def acknowledged(self, acks: Iterable[pb.Ack]) -> None:
+        """Let go of fragments. One that is not here was acknowledged before; it does not matter.
 
-        One that was to be sent again need not be.
+        One that was to be sent again need not be. Whoever waits for a credit is woken once.
         """
+        fates: list[Fate] = []
         with self._changed:
-            pending = self._pending.pop(sequence, None)
-            if pending is None:
-                return
-            if sequence in self._unsent:
-                self._unsent.remove(sequence)
+            for ack in acks:
+                pending = self._pending.pop(ack.sequence, None)
+                if pending is None:
+                    continue
+                if ack.sequence in self._unsent:
+                    self._unsent.remove(ack.sequence)
+                fates.append(Fate(pending.samples, ack.fate))
             self._changed.notify_all()
-        self._on_fate(Fate(pending.samples, fate))
+        for fate in fates:
+            self._on_fate(fate)
 
 
 def _nothing() -> None:

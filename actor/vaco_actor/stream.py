@@ -9,7 +9,7 @@ sleeps otherwise. The reader decides when it is over: the stream's status says w
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -187,10 +187,9 @@ class TrajectoryStream:
         while (response := await call.read()) is not aio.EOF:
             match response.WhichOneof("message"):
                 case "ack":
-                    self._acknowledged(response.ack)
+                    self._acknowledged([response.ack])
                 case "acks":
-                    for ack in response.acks.acks:
-                        self._acknowledged(ack)
+                    self._acknowledged(response.acks.acks)
                 case "credit_grant":
                     self._outbox.granted(response.credit_grant.credits)
                 case "evaluation_request":
@@ -203,12 +202,13 @@ class TrajectoryStream:
             self._changed.set()
         return None
 
-    def _acknowledged(self, ack: pb.Ack) -> None:
-        if ack.fate in (pb.FATE_REJECTED, pb.FATE_STALE):
-            level = logging.WARNING if ack.fate == pb.FATE_REJECTED else logging.INFO
-            fate = pb.Fate.Name(ack.fate)
-            _LOG.log(level, "fragment %d: %s: %s", ack.sequence, fate, ack.reason)
-        self._outbox.acknowledged(ack.sequence, ack.fate)
+    def _acknowledged(self, acks: Sequence[pb.Ack]) -> None:
+        for ack in acks:
+            if ack.fate in (pb.FATE_REJECTED, pb.FATE_STALE):
+                level = logging.WARNING if ack.fate == pb.FATE_REJECTED else logging.INFO
+                fate = pb.Fate.Name(ack.fate)
+                _LOG.log(level, "fragment %d: %s: %s", ack.sequence, fate, ack.reason)
+        self._outbox.acknowledged(acks)
         self._backoff.succeeded()
 
 

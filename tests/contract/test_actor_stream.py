@@ -285,7 +285,7 @@ def test_a_fragment_that_was_begun_outlives_its_credit() -> None:
     assert outbox.unacknowledged == 2
     assert outbox.next_message() is not None
     assert outbox.next_message() is None
-    outbox.acknowledged(1, pb.FATE_TRAINED)
+    outbox.acknowledged([pb.Ack(sequence=1, fate=pb.FATE_TRAINED)])
     assert outbox.next_message() is not None
 
 
