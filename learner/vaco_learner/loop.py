@@ -330,7 +330,7 @@ class TrainingLoop:
             self._around.ledger.counts().trained,
             self._returns,
             self._around.progress.train_seconds(),
-            "completions" if self._spec.is_language else "environment steps",
+            self._spec.samples,
         )
 
     def _checkpoint_when_due(self) -> None:

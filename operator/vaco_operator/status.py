@@ -291,7 +291,7 @@ def _conditions(
     return (
         _learner_available(seen),
         _ready(job, seen),
-        _progress(seen, phase, told),
+        _progress(job, seen, phase, told),
         *(
             _Finding(
                 kind,
@@ -329,7 +329,7 @@ def _ready(job: VACOJob, seen: Observation) -> _Finding:
     return _Finding("Ready", _truth(enough and not seen.unavailable), reason, message)
 
 
-def _progress(seen: Observation, phase: Phase, told: VACOJobStatus) -> _Finding:
+def _progress(job: VACOJob, seen: Observation, phase: Phase, told: VACOJobStatus) -> _Finding:
     if seen.outcome is not None:
         return _Finding("Progressing", "False", seen.outcome.reason, seen.outcome.message)
     if seen.suspending:
@@ -343,7 +343,8 @@ def _progress(seen: Observation, phase: Phase, told: VACOJobStatus) -> _Finding:
     if seen.unavailable:
         silence = trouble or Trouble(seen.unavailable, "The learner does not answer.")
         return _Finding("Progressing", "Unknown", silence.reason, silence.message)
-    return _Finding("Progressing", "True", "Training", f"{told.env_steps} environment steps.")
+    trained = f"{told.env_steps} {job.spec.samples}."
+    return _Finding("Progressing", "True", "Training", trained)
 
 
 def _scaling_limited(seen: Observation) -> _Finding:

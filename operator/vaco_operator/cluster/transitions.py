@@ -27,7 +27,7 @@ def transitions(
         *_learner(before, after),
         *_scaled(before, after),
         *_troubled(before, after),
-        *_ended(before, after),
+        *_ended(job, before, after),
     )
 
 
@@ -80,12 +80,12 @@ def _troubled(before: VACOJobStatus, after: VACOJobStatus) -> Iterator[Note]:
             yield Note("Warning", reason, condition.message)
 
 
-def _ended(before: VACOJobStatus, after: VACOJobStatus) -> Iterator[Note]:
+def _ended(job: VACOJob | None, before: VACOJobStatus, after: VACOJobStatus) -> Iterator[Note]:
     if _newly(before, after, "Suspended"):
         kept = f"the newest checkpoint is of version {after.checkpoint_version}"
         yield Note("Normal", "Suspended", f"Suspended; {kept}.")
     if _newly(before, after, "Complete"):
-        steps = f"{after.env_steps} environment steps"
+        steps = f"{after.env_steps} {job.spec.samples if job else 'samples'}"
         mean = f"a mean return of {after.return_mean:g}" if after.return_mean is not None else ""
         told = f"Complete after {steps}{' with ' if mean else ''}{mean}: {after.message}"
         yield Note("Normal", "Completed", told)

@@ -43,7 +43,7 @@ def words_for(spec: VACOJobSpec) -> Words:
     scope = algorithm.scope if isinstance(algorithm, VacoLmAlgorithm) else "prompt"
     return Words(
         samples="completions",
-        long_samples="completions",
+        long_samples=spec.samples,
         earned="reward",
         lag="token lag",
         tv="TV per prompt" if scope == "prompt" else "TV per token",

@@ -128,6 +128,11 @@ class VACOJobSpec(Part):
         return isinstance(self.task, LanguageModelTask)
 
     @property
+    def samples(self) -> str:
+        """What `envSteps` and the ledger count."""
+        return "completions" if self.is_language else "environment steps"
+
+    @property
     def control(self) -> ControlParts:
         """The parts of a job whose task is an environment.
 

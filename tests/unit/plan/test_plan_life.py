@@ -197,6 +197,19 @@ def test_a_complete_job_ends_with_the_learners_last_words():
     assert "100000 environment steps with a mean return of 480.5" in note.message
 
 
+def test_a_language_models_samples_are_called_completions():
+    tiny = {"type": "languageModel", "tiny": {"layers": 1, "hiddenSize": 16, "heads": 2}}
+    task, algorithm = {"type": "languageModel"}, {"name": "vaco-lm"}
+    scene = Scene(task=task, policy=tiny, algorithm=algorithm).running()
+    (message,) = (c.message for c in scene.status.conditions if c.type == "Progressing")
+    assert message == "1000 completions."
+    said = words(version=40, env_steps=100_000, message="100000 of 100000 completions are trained")
+    scene.learner_pod(phase="Succeeded", ready=False, state=ended(0, said))
+    scene.condition("Job", "pole-learner", type="Complete")
+    (note,) = scene.after(3).step().notes
+    assert note.message.startswith("Complete after 100000 completions: ")
+
+
 def test_a_job_is_complete_though_nothing_was_heard_of_the_end():
     scene = Scene().running()
     scene.remove("Pod", "pole-learner-a")
