@@ -70,7 +70,9 @@ def _measure(options: argparse.Namespace) -> None:
         for entry in ready:
             if entry.settings(kind) is None:
                 continue
-            records.append(asdict(_turn(entry, kind, seed, pythons[entry.name], limits[kind])))
+            records.append(
+                asdict(_turn(entry, kind, seed, pythons[entry.name], limits[kind], options.nice))
+            )
             # Written after each one: a run that is cut short keeps what it has measured.
             options.results.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -89,11 +91,11 @@ def _rounds(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
             lasted[kind] = time.monotonic() - begin
 
 
-def _turn(entry: Entry, kind: str, seed: int, python: Path, limits: Limits) -> Record:
+def _turn(entry: Entry, kind: str, seed: int, python: Path, limits: Limits, nice: int) -> Record:
     command = [str(python), "-m", f"benchmarks.peers.{entry.directory}.train"]
     command += ["--settings", kind, "--seed", str(seed), *entry.arguments]
     try:
-        record = Record(entry.name, kind, seed, measure(command, limits), None)
+        record = Record(entry.name, kind, seed, measure(command, limits, nice), None)
     except FailedError as error:
         record = Record(entry.name, kind, seed, None, str(error))
     print(f"{entry.name}, {kind}, seed {seed}: {record.figures or record.error}", flush=True)
@@ -113,6 +115,7 @@ def _options() -> argparse.Namespace:
         "--threshold-seconds", type=float, default=150.0, help="the longest wait for the threshold"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where figures are written")
+    parser.add_argument("--nice", type=int, default=0, help="of all entries; -10 needs root")
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser.parse_args()
 

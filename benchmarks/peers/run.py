@@ -80,7 +80,8 @@ class FailedError(Exception):
 class Watch:
     """A started script: its lines by the harness's clock, and the memory of all its processes."""
 
-    def __init__(self, command: list[str], directory: Path, python_path: Path = ROOT) -> None:
+    def __init__(self, command: list[str], directory: Path, nice: int = 0) -> None:
+        self._nice = nice
         self._pipe_path = directory / "lines"
         os.mkfifo(self._pipe_path)
         # Also open for writing: it never ends between two writers of the script.
@@ -88,14 +89,14 @@ class Watch:
         self.log = directory / "log"
         environment = os.environ | {
             PIPE_VARIABLE: str(self._pipe_path),
-            "PYTHONPATH": str(python_path),
+            "PYTHONPATH": str(ROOT),
             "TMPDIR": str(directory),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
         }
         with self.log.open("wb") as log:
             self._process = psutil.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=python_path
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
             )
         self._seen: dict[int, psutil.Process] = {}
         self._rest = b""
@@ -158,7 +159,10 @@ class Watch:
     def _sample(self) -> None:
         with suppress(psutil.NoSuchProcess):
             tree = [self._process, *self._process.children(recursive=True)]
-            self._seen |= {process.pid: process for process in tree}
+            for process in tree:
+                if process.pid not in self._seen:
+                    self._seen[process.pid] = process
+                    self._give_precedence(process)
         resident = 0
         for process in list(self._seen.values()):
             try:
@@ -167,13 +171,21 @@ class Watch:
                 del self._seen[process.pid]
         self.peak_bytes = max(self.peak_bytes, resident)
 
+    def _give_precedence(self, process: psutil.Process) -> None:
+        """Set the priority of the process's session, within which all keep their own."""
+        group = Path(f"/proc/{process.pid}/autogroup")
+        if self._nice and group.exists():
+            with suppress(OSError):
+                group.write_text(str(self._nice))
 
-def measure(command: list[str], limits: Limits) -> Figures:
+
+def measure(command: list[str], limits: Limits, nice: int = 0) -> Figures:
     """Run a script until its figures are complete.
 
     Args:
         command: of the script.
         limits: how long to wait for what.
+        nice: priority of its sessions against those of other programs; below zero as root only.
 
     Raises:
         FailedError: it did not train; the end of its output is in the message.
@@ -181,7 +193,7 @@ def measure(command: list[str], limits: Limits) -> Figures:
     """
     # A short name: sockets of Ray lie below.
     with tempfile.TemporaryDirectory(prefix="p-") as directory:
-        watch = Watch(command, Path(directory))
+        watch = Watch(command, Path(directory), nice)
         try:
             timed = _follow(watch, limits)
         except (FailedError, ValueError) as error:
