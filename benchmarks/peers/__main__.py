@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -46,15 +47,9 @@ def _measure(options: argparse.Namespace) -> None:
         "own": Limits(options.warmup, options.window, options.threshold_seconds),
         "wide": Limits(options.warmup, options.window, 0.0),
     }
-    records: list[dict[str, Any]] = []
-    versions: dict[str, dict[str, str]] = {}
-    document = {
-        "command": " ".join(["python -m benchmarks.peers", *sys.argv[1:]]),
-        "machine": machine(),
-        "limits": {kind: asdict(limit) for kind, limit in limits.items()},
-        "versions": versions,
-        "records": records,
-    }
+    document = _document(options, {kind: asdict(limit) for kind, limit in limits.items()})
+    records, versions = document["records"], document["versions"]
+    there = {(record["entry"], record["kind"], record["seed"]) for record in records}
     pythons: dict[str, Path] = {}
     for entry in entries:
         try:
@@ -68,13 +63,27 @@ def _measure(options: argparse.Namespace) -> None:
     ready = [entry for entry in entries if entry.name in pythons]
     for kind, seed in _rounds(options):
         for entry in ready:
-            if entry.settings(kind) is None:
+            if entry.settings(kind) is None or (entry.name, kind, seed) in there:
                 continue
-            records.append(
-                asdict(_turn(entry, kind, seed, pythons[entry.name], limits[kind], options.nice))
-            )
+            python, limit = pythons[entry.name], limits[kind]
+            records.append(asdict(_turn(entry, kind, seed, python, limit, options.nice)))
+            loads = [*document.get("load", []), round(os.getloadavg()[0], 1)]
+            document["load"] = [min(loads), max(loads)]
             # Written after each one: a run that is cut short keeps what it has measured.
             options.results.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _document(options: argparse.Namespace, limits: dict[str, Any]) -> dict[str, Any]:
+    """Begin a document, or go on with the one that is there."""
+    command = " ".join(["python -m benchmarks.peers", *sys.argv[1:]])
+    if not options.resume:
+        begun: dict[str, Any] = {"commands": [command], "machine": machine(), "limits": limits}
+        return begun | {"versions": {}, "records": []}
+    document: dict[str, Any] = json.loads(options.results.read_text())
+    if document["limits"] != limits:
+        raise SystemExit(f"{options.results} has other limits: {document['limits']}")
+    document["commands"].append(command)
+    return document
 
 
 def _rounds(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
@@ -116,6 +125,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where figures are written")
     parser.add_argument("--nice", type=int, default=0, help="of all entries; -10 needs root")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the figures that are there, add what is missing"
+    )
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser.parse_args()
 

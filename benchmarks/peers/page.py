@@ -37,10 +37,11 @@ def page(document: Mapping[str, Any]) -> str:
     """Make the page of a run of the harness."""
     records = [Record.read(record) for record in document["records"]]
     machine, limits = document["machine"], document["limits"]["own"]
+    commands = ", then ".join(f"`{command}`" for command in document["commands"])
     where = (
-        f"`{document['command']}` on {machine['date']}, commit {machine['commit']}; "
+        f"{commands} on {machine['date']}, commit {machine['commit']}; "
         f"{machine['cores']} cores ({machine['processor']}), {machine['memoryGiB']} GiB, no GPU, "
-        f"Python 3.11."
+        f"Python 3.11. {_load(document.get('load', []), machine['cores'])}"
     )
     rules = (
         f"Own settings: until a mean return of {THRESHOLD:.0f} over {EPISODES} episodes, at most "
@@ -61,6 +62,19 @@ def page(document: Mapping[str, Any]) -> str:
         *(_settings(document["versions"], kind) for kind in KINDS),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _load(load: Sequence[float], cores: int) -> str:
+    """Say how busy the machine was; more than twice its cores is more than the entries make."""
+    if not load:
+        return ""
+    told = f"Load average {load[0]:.0f} to {load[-1]:.0f}"
+    if load[-1] <= 2 * cores + 2:
+        return f"{told}."
+    return (
+        f"**{told}: other programs ran too, so the figures are lower than the machine's, and "
+        f"entries of several processes may lose more than those of one.**"
+    )
 
 
 def table(records: Sequence[Record], kind: str) -> str:
@@ -119,7 +133,10 @@ def _steps(figures: Figures) -> float:
 
 
 def _speed(figures: Figures) -> float | None:
-    return figures.steps_per_second
+    """Of the window; of the whole run where too few lines fell into the window."""
+    if figures.steps_per_second is not None:
+        return figures.steps_per_second
+    return figures.steps / figures.seconds if figures.steps and figures.seconds else None
 
 
 def _median(values: Sequence[float | None], form: Callable[[float], str]) -> str:

@@ -118,10 +118,11 @@ def document(run: Any, pages: Any, rows: list[tuple[Any, ...]]) -> dict[str, Any
         records.append(asdict(pages.Record(entry, kind, seed, figures, None)))
     machine = {"date": "2026-01-02", "commit": "abc1234", "cores": 2, "processor": "X"}
     return {
-        "command": "python -m benchmarks.peers",
+        "commands": ["python -m benchmarks.peers", "python -m benchmarks.peers --resume"],
         "machine": machine | {"memoryGiB": 24},
         "limits": {"own": {"warmup": 5, "window": 20, "threshold": 90}},
         "versions": {"vaco": {"vaco": "0.1.0", "torch": "2.13.0", "gymnasium": "1.4.0"}},
+        "load": [1.0, 2.4],
         "records": records,
     }
 
@@ -152,9 +153,12 @@ def test_a_row_has_medians_every_turn_and_ratios_within_turns(run: Any, pages: A
     assert rllib[5:7] == ["**2.0 k** (1.0 k, 2.0 k, 3.0 k)", "0.2"]
     assert (vaco[3], vaco[6]) == ("1", "1")
     assert vaco[7] == "**1,500** (1,500, 1,500, 1,500)"
-    assert "`python -m benchmarks.peers` on 2026-01-02, commit abc1234" in text
+    assert "`python -m benchmarks.peers`, then `python -m benchmarks.peers --resume` on" in text
+    assert "on 2026-01-02, commit abc1234" in text
     assert "vaco 0.1.0, torch 2.13.0, gymnasium 1.4.0" in text
+    assert "Load average 1 to 2." in text
     assert "Not reached, failed" not in text
+    assert "**Load average 3 to 16: other programs ran too" in pages.page(made | {"load": [3, 16]})
 
 
 def test_what_was_not_reached_counts_as_longer_than_all(run: Any, pages: Any) -> None:
@@ -177,6 +181,13 @@ def test_a_run_that_failed_is_told_with_its_error(run: Any, pages: Any) -> None:
     (torchrl,) = rows_of(text, "TorchRL")
     assert torchrl[2:] == ["no figure", "", "no figure"]
     assert "- TorchRL, wide, seed 0: failed: `ended with exit status 1`" in text
+
+
+def test_where_the_window_gave_no_throughput_it_is_of_the_whole_run(run: Any, pages: Any) -> None:
+    text = pages.page(document(run, pages, [("TorchRL", "own", 0, None, None)]))
+    (torchrl,) = rows_of(text, "TorchRL")
+    # 123,456 steps in 90 s.
+    assert torchrl[5] == "**1.4 k** (1.4 k)"
 
 
 def test_every_peer_has_a_script_and_exact_pins() -> None:
