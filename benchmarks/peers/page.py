@@ -26,6 +26,10 @@ class Record:
     figures: Figures | None
     error: str | None
 
+    def of(self, entry: Entry, kind: str) -> bool:
+        """Whether it is a turn of this entry and kind."""
+        return (self.entry, self.kind) == (entry.name, kind)
+
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Record:
         """Read it as `dataclasses.asdict` made it."""
@@ -50,7 +54,9 @@ def page(document: Mapping[str, Any]) -> str:
     )
     parts = [
         "# vaco beside its peers",
+        *_losses(records),
         f"{where} {rules}",
+        *document.get("remarks", []),
         "## Own settings",
         table(records, "own"),
         "## The same for all: 256 environments, one epoch",
@@ -62,6 +68,35 @@ def page(document: Mapping[str, Any]) -> str:
         *(_settings(document["versions"], kind) for kind in KINDS),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _losses(records: Sequence[Record]) -> list[str]:
+    """Say first where vaco's median is not the best."""
+    measures: list[tuple[str, Callable[[Figures], float | None], int, Callable[[float], str]]] = [
+        (f"seconds to {THRESHOLD:.0f}", _seconds, 1, lambda value: f"{value:.1f}"),
+        ("env-steps to it", _steps, 1, _thousands),
+        ("env-steps/s trained", _speed, -1, _thousands),
+        ("peak memory, MiB", _peak, 1, lambda value: f"{value:,.0f}"),
+    ]
+    lines = []
+    for kind in KINDS:
+        for told, take, sign, form in measures[0 if kind == "own" else 2 :]:
+            middles = {
+                entry.name: _middle([_take(run, take) for run in records if run.of(entry, kind)])
+                for entry in ENTRIES
+            }
+            base = middles.get(VACO)
+            better = [
+                f"{name} {form(middle)}"
+                for name, middle in middles.items()
+                if not name.startswith(VACO)
+                and middle is not None
+                and base is not None
+                and sign * middle < sign * base
+            ]
+            if better and base is not None:
+                lines.append(f"- {kind}, {told}: {', '.join(better)}; vaco {form(base)}.")
+    return ["**Where vaco is not the best, by medians:**", "\n".join(lines)] if lines else []
 
 
 def _load(load: Sequence[float], cores: int) -> str:
@@ -84,7 +119,7 @@ def table(records: Sequence[Record], kind: str) -> str:
         head[2:2] = [f"seconds to {THRESHOLD:.0f}", "over vaco", "env-steps to it"]
     rows = []
     for entry in ENTRIES:
-        if runs := [each for each in records if (each.entry, each.kind) == (entry.name, kind)]:
+        if runs := [each for each in records if each.of(entry, kind)]:
             row = _row(runs, [each for each in records if (each.entry, each.kind) == (VACO, kind)])
             settings = entry.settings(kind)
             epochs = "" if settings is None else settings.epochs
@@ -110,10 +145,10 @@ def _row(runs: Sequence[Record], base: Sequence[Record]) -> list[str]:
     return [
         cell(_seconds, lambda value: f"{value:.1f}"),
         ratio(_seconds),
-        cell(_steps, lambda value: f"{value / 1000:.0f} k"),
-        cell(_speed, lambda value: f"{value / 1000:.1f} k"),
+        cell(_steps, _thousands),
+        cell(_speed, _thousands),
         ratio(_speed),
-        cell(lambda figures: figures.peak_mib, lambda value: f"{value:,.0f}"),
+        cell(_peak, lambda value: f"{value:,.0f}"),
     ]
 
 
@@ -139,6 +174,21 @@ def _speed(figures: Figures) -> float | None:
     return figures.steps / figures.seconds if figures.steps and figures.seconds else None
 
 
+def _peak(figures: Figures) -> float:
+    return figures.peak_mib
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:.1f} k" if value < 100_000 else f"{value / 1000:.0f} k"
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    there = sorted(value for value in values if value is not None)
+    if not there:
+        return None
+    return there[len(there) // 2] if math.inf in there else median(there)
+
+
 def _median(values: Sequence[float | None], form: Callable[[float], str]) -> str:
     """Give the median in bold and, in brackets, every value in the order of turns."""
 
@@ -147,11 +197,10 @@ def _median(values: Sequence[float | None], form: Callable[[float], str]) -> str
             return "no figure"
         return form(value) if math.isfinite(value) else "not reached"
 
-    there = [value for value in values if value is not None]
-    if not there:
-        return "no figure"
-    middle = sorted(there)[len(there) // 2] if math.inf in there else median(there)
-    return f"**{shown(middle)}** ({', '.join(map(shown, values))})"
+    middle = _middle(values)
+    return (
+        "no figure" if middle is None else f"**{shown(middle)}** ({', '.join(map(shown, values))})"
+    )
 
 
 def _failures(records: Sequence[Record]) -> list[str]:

@@ -161,6 +161,17 @@ def test_a_row_has_medians_every_turn_and_ratios_within_turns(run: Any, pages: A
     assert "**Load average 3 to 16: other programs ran too" in pages.page(made | {"load": [3, 16]})
 
 
+def test_the_page_begins_with_where_vaco_is_not_the_best(run: Any, pages: Any) -> None:
+    rows = [("RLlib", "own", 0, 5.0, 100.0), ("vaco", "own", 0, 10.0, 200.0)]
+    rows += [("TorchRL", "own", 0, None, 300.0), ("vaco, one by one", "wide", 0, None, 900.0)]
+    made = document(run, pages, rows)
+    losses = [line for line in pages.page(made).splitlines() if line.startswith("- own, ")]
+    assert losses[:2] == [
+        "- own, seconds to 475: RLlib 5.0; vaco 10.0.",
+        "- own, env-steps/s trained: TorchRL 0.3 k; vaco 0.2 k.",
+    ]
+
+
 def test_what_was_not_reached_counts_as_longer_than_all(run: Any, pages: Any) -> None:
     rows = [("RLlib", "own", seed, seconds, 1.0) for seed, seconds in enumerate((None, 30.0, None))]
     rows += [("vaco", "own", seed, 10.0, 1.0) for seed in range(3)]

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--settings", choices=("own", "wide"), required=True)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    # Faster than two: the networks are small.
+    # The networks are small. Two were not tried on a quiet machine.
     torch.set_num_threads(1)
     if options.settings == "own":
         environments, steps = 8, OWN_STEPS
