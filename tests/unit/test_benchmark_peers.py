@@ -1,11 +1,13 @@
 """The comparison with other programs: their lines, the figures of a run, the tables of the page."""
 
 import json
+import sys
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +103,49 @@ def test_lines_of_less_than_half_of_the_window_give_no_throughput(run: Any, line
     limits = run.Limits(warmup=10, window=20, threshold=0)
     few = timed(run, lines, (0, 0, None, 0), (12, 100, None, 0), (21, 200, None, 0))
     assert run.figures(few, limits, 0).steps_per_second is None
+
+
+SCRIPT = """
+import os, subprocess, sys, time
+from benchmarks.peers.lines import Report
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+                         start_new_session=True)
+print("child", child.pid, file=open(sys.argv[1], "w"), flush=True)
+print("what the script says", flush=True)
+report = Report()
+report.start()
+for step in range(1, 2000):
+    report.progress(step, [500.0] * 100)
+    if step == int(sys.argv[2]):
+        os.write(report._descriptor, b"gibberish\\n")
+    time.sleep(0.02)
+"""
+
+
+def test_a_script_is_ended_with_all_its_processes_when_its_figures_are_complete(
+    run: Any, tmp_path: Path
+) -> None:
+    told = tmp_path / "child"
+    command = [sys.executable, "-c", SCRIPT, str(told), "-1"]
+    figures = run.measure(command, run.Limits(warmup=0.1, window=0.5, threshold=5))
+    assert figures.steps_to_threshold == 1
+    assert figures.steps_per_second > 0
+    assert figures.peak_mib > 10
+    assert not psutil.pid_exists(int(told.read_text().split()[1]))
+
+
+def test_a_script_that_says_gibberish_gives_no_figures(run: Any, tmp_path: Path) -> None:
+    told = tmp_path / "child"
+    command = [sys.executable, "-c", SCRIPT, str(told), "3"]
+    with pytest.raises(run.FailedError, match=r"not a line of JSON: 'gibberish'\n.*script says"):
+        run.measure(command, run.Limits(warmup=0.1, window=60, threshold=0))
+    assert not psutil.pid_exists(int(told.read_text().split()[1]))
+
+
+def test_a_script_that_ends_without_a_line_failed(run: Any) -> None:
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    with pytest.raises(run.FailedError, match="exit status 3"):
+        run.measure(command, run.Limits(warmup=0, window=60, threshold=0))
 
 
 def document(run: Any, pages: Any, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
