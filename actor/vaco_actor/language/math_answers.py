@@ -1,7 +1,8 @@
 r"""Whether a completion's answer is the right one, as tests of mathematics compare answers.
 
 The answer is what the last `\boxed{...}` has, or else the last number. Numbers are compared as
-exact fractions: 0.5 is 1/2, and 0.333 is not 1/3. Read over are thousands separators, `$` and `%`
+exact fractions: 0.5 is 1/2, and 0.333 is not 1/3. A whole number right before a `\frac` is part of
+a mixed number: `1\frac12` is 3/2, and no product. Read over are thousands separators, `$` and `%`
 signs, LaTeX's spaces, and a unit after a number. Anything else that is boxed is compared as text.
 """
 
@@ -17,8 +18,10 @@ _DIGITS: Final = r"(?:\d{1,3}(?:,\d{3}){1,20}+(?![\d,]\d)|\d+)"
 _DECIMAL: Final = rf"(?>(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{{1,2}}(?!\d))?)(?![eE][+-]?\d)"
 _SIGN: Final = r"(?:(?<![\w.)\]}])[-+])?"
 _LATEX: Final = r"\\[dt]?frac(?:\{\s*(-?[\d,.]+)\s*\}\{\s*(-?[\d,.]+)\s*\}|(\d)(\d))"
+# Atomic: digits without a fraction behind them are not tried again in shorter pieces.
+_WHOLE: Final = rf"(?<![\w.^])(?>({_DIGITS})) ?"
 _NUMBER: Final = re.compile(
-    rf"({_SIGN})(?:{_LATEX}|(?<![\w.])({_DECIMAL})(?:\s?/\s?({_DECIMAL}))?)"
+    rf"({_SIGN})(?:(?:{_WHOLE})?{_LATEX}|(?<![\w.])({_DECIMAL})(?:\s?/\s?({_DECIMAL}))?)"
 )
 _PLAIN: Final = re.compile(_DECIMAL)
 
@@ -98,12 +101,17 @@ def _number(match: re.Match[str]) -> Fraction | None:
     """Return what was matched; None: too long, malformed, or divided by zero."""
     if len(match.group()) > MAX_NUMBER_LENGTH:
         return None
-    sign, over, under, one, other, number, divisor = match.groups()
+    sign, whole, over, under, one, other, number, divisor = match.groups()
     top, bottom = over or one or number, under or other or divisor
     value, divided = _fraction(top), Fraction(1) if bottom is None else _fraction(bottom)
     if value is None or not divided:
         return None
-    return (-1 if sign == "-" else 1) * value / divided
+    value /= divided
+    if whole is not None:
+        if "-" in top + bottom:  # a mixed number has its sign in front
+            return None
+        value += Fraction(whole.replace(",", ""))
+    return -value if sign == "-" else value
 
 
 def _fraction(text: str) -> Fraction | None:

@@ -18,6 +18,15 @@ RIGHT = [
     (r"\boxed{\frac34}", "3/4"),
     (r"\boxed{-\dfrac{3}{4}}", "-0.75"),
     (r"\boxed{\tfrac{-3}{4}}", "-3/4"),
+    (r"The answer is $1\frac{1}{2}$", "3/2"),
+    (r"The answer is $1\frac{1}{2}$.", r"1\frac12"),
+    (r"\boxed{1\frac12}", "1.5"),
+    (r"\boxed{-1\frac12}", "-1.5"),
+    (r"it is $-1\,\dfrac{1}{2}$", "-3/2"),
+    (r"\boxed{3 \tfrac{1}{4} \text{ cups}}", "3.25"),
+    (r"\boxed{1{,}234\frac12}", "1234.5"),
+    (r"5-1\frac12", "3/2"),
+    (r"= \frac{1}{2}", "1/2"),
     ("1,234", "1234"),
     ("$1,234.50", "1234.5"),
     (r"\boxed{\$1{,}234}", "1234"),
@@ -59,6 +68,14 @@ WRONG = [
     ("3/0", "0"),
     ("8-5", "-5"),
     ("1,23", "123"),
+    (r"The answer is $1\frac{1}{2}$", "1/2"),
+    (r"\boxed{1\frac12}", "1/2"),
+    (r"-1\frac12", "-1/2"),
+    (r"\boxed{2\frac{-1}{2}}", "3/2"),
+    (r"\boxed{2\frac{-1}{2}}", "-1"),
+    (r"1\frac{1}{0}", "1"),
+    (r"\boxed{2\frac{x}{3}}", "2"),
+    (r"x^2\frac{1}{2}", "5/2"),
     ("1e99999", "1"),
     (r"\boxed{42x}", "42"),
     (r"\boxed{2\pi}", "2"),
@@ -90,6 +107,15 @@ def test_fractions_are_compared_exactly(one: Fraction, other: Fraction) -> None:
     assert is_right(boxed, str(other)) == (one == other)
 
 
+@given(st.integers(0, 10**9), st.integers(1, 999), st.integers(1, 999), st.sampled_from(["", "-"]))
+def test_a_mixed_number_is_the_sum_of_its_parts(
+    whole: int, over: int, under: int, sign: str
+) -> None:
+    wanted = whole + Fraction(over, under)
+    text = rf"{sign}{whole:,}\frac{{{over}}}{{{under}}}"
+    assert given_value(text) == given_value(rf"\boxed{{{text}}}") == (-wanted if sign else wanted)
+
+
 @given(st.integers(-(10**15), 10**15))
 def test_thousands_are_read_over(number: int) -> None:
     assert is_right(f"That makes {number:,}.", str(number))
@@ -101,7 +127,8 @@ def test_any_text_is_judged(completion: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["1,", ",111", "1", "-", "1 /", r"\frac{", r"\boxed{", "1.", " ", "a ="]
+    "part",
+    ["1,", ",111", "1", "-", "1 /", r"\frac{", r"1\frac", "1 ", r"\boxed{", "1.", " ", "a ="],
 )
 def test_a_long_completion_is_judged_in_linear_time(part: str) -> None:
     """Quadratic time would take these hundreds of thousands of characters past the time limit."""
