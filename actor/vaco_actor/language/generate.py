@@ -84,6 +84,9 @@ class Backend(Protocol):
 
         """
 
+    def weights_changed(self) -> None:
+        """Take note that other weights were written into the model."""
+
 
 class TransformersBackend:
     """Samples with the network itself.
@@ -137,6 +140,9 @@ class TransformersBackend:
             [each for each in found[start : start + copies] if each is not None]
             for start in range(0, len(found), copies)
         ]
+
+    def weights_changed(self) -> None:
+        """Do nothing: it is the model itself that samples."""
 
     def _begin(self, prompts: Sequence[Tokens], copies: int) -> _Rows:
         """Read the prompts, each once."""

@@ -199,6 +199,7 @@ class LanguageProducer:
     def _load(self, weights: Weights) -> Weights:
         if weights is not self._loaded:
             load_payload(self._model.published, weights.payload)
+            self._backend.weights_changed()
             self._loaded = weights
             self._mailbox.loaded(weights)
         return weights

@@ -36,7 +36,7 @@ class VllmBackend:
 
     Args:
         parts: of the job.
-        model: whose weights are handed over whenever their version has changed.
+        model: whose weights are handed over before the next completions, when they have changed.
         seed: of the tokens.
         precision: `learner.precision`, which the engine computes in as well.
 
@@ -79,7 +79,7 @@ class VllmBackend:
         self._model = model
         self._sampling = sampling
         self._max_tokens = task.max_completion_tokens
-        self._given: int | None = None
+        self._stale = True
         self._engine: Any = vllm.LLM(
             model=policy.model,
             revision=policy.revision,
@@ -95,9 +95,9 @@ class VllmBackend:
     ) -> list[list[Completion]]:
         """Return `copies` completions of each prompt; see `Backend`."""
         version = hooks.version()
-        if version != self._given:
+        if self._stale:
             self._hand_over()
-            self._given = version
+            self._stale = False
         sampling = self._sampling
         parameters = self._vllm.SamplingParams(
             n=copies,
@@ -112,6 +112,10 @@ class VllmBackend:
         answered = self._engine.generate(asked, parameters, use_tqdm=False)
         hooks.stepped()
         return [[_completion(each, version) for each in request.outputs] for request in answered]
+
+    def weights_changed(self) -> None:
+        """Have the weights handed over before the next completions."""
+        self._stale = True
 
     def _hand_over(self) -> None:
         weights = self._model.published.state_dict().items()

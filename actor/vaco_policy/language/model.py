@@ -177,7 +177,7 @@ def _tiny(policy: LanguageModelPolicy, decoder: TinyDecoder, longest: int) -> La
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=_attention(policy, "tiny"),  # type: ignore[call-arg]
+        attn_implementation=policy.attention,  # type: ignore[call-arg]
     )
     network: nn.Module = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     return LanguageModel(_with_adapters(network, policy.lora), tokenizer, "tiny")
@@ -193,22 +193,8 @@ def _pretrained(policy: LanguageModelPolicy, longest: int, weights: bool) -> Lan
     _check_positions(source.config, source.name, longest)
     tokenizer = source.tokenizer()
     ends = source.end_tokens()
-    network = source.network(_attention(policy, source.name), weights=weights)
+    network = source.network(policy.attention, weights=weights)
     return LanguageModel(_with_adapters(network, policy.lora), tokenizer, source.name, ends)
-
-
-def _attention(policy: LanguageModelPolicy, name: str) -> str:
-    if policy.attention != "flash_attention_2":
-        return policy.attention
-    from transformers.utils.import_utils import is_flash_attn_2_available
-
-    if not is_flash_attn_2_available():
-        raise UserError(
-            "spec.policy.attention",
-            f"flash_attention_2 for {name}, but flash-attn is not installed or there is no GPU",
-            "Install it, or set `attention: sdpa`.",
-        )
-    return policy.attention
 
 
 def _check_positions(config: Any, name: str, longest: int) -> None:

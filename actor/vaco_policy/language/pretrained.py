@@ -90,22 +90,38 @@ class Pretrained:
 
         models: Any = AutoModelForCausalLM
         options = {"dtype": torch.float32, "attn_implementation": attention}
+        network: nn.Module
         if not weights:
-            made: nn.Module = self._checked(
+            network = self._checked(
                 "network",
                 lambda: models.from_config(self.config, trust_remote_code=self._trusted, **options),
             )
-            return made
-        if self._directory is not None:
-            _check_weights(self._directory)
-        network: nn.Module = self._load(
-            "weights",
-            models.from_pretrained,
-            config=self.config,
-            use_safetensors=True,
-            **options,
-        )
+        else:
+            if self._directory is not None:
+                _check_weights(self._directory)
+            network = self._load(
+                "weights",
+                models.from_pretrained,
+                config=self.config,
+                use_safetensors=True,
+                **options,
+            )
+        self._check_cache(network)
         return network
+
+    def _check_cache(self, network: nn.Module) -> None:
+        """Refuse a network that keeps more of a text than keys and values of each token."""
+        from transformers import DynamicCache
+
+        layers = DynamicCache(config=self.config.get_text_config(decoder=True)).layers
+        if getattr(network, "_is_stateful", False) or not all(
+            hasattr(layer, "batch_repeat_interleave") for layer in layers
+        ):
+            raise UserError(
+                _MODEL,
+                f"{self.name}, which has recurrent or linear-attention layers",
+                "Use a model whose layers all attend to keys and values.",
+            )
 
     def end_tokens(self) -> tuple[int, ...]:
         """Return what ends a text by the model's own generation settings, if it has such.

@@ -18,7 +18,6 @@ from vaco.job import ArithmeticData, HubData, JsonlData, LanguageModelTask
 from vaco.schema.language_task import PROMPT
 
 from vaco_policy.language import arithmetic, hub_data, jsonl
-from vaco_policy.language.characters import UNKNOWN
 from vaco_policy.language.model import LanguageModel
 from vaco_policy.language.problem import Problem
 
@@ -148,9 +147,11 @@ def _encode(problem: Problem, task: LanguageModelTask, model: LanguageModel) -> 
 
 
 def _tokens(text: str, model: LanguageModel, *, special: bool) -> list[int]:
-    tokens: list[int] = model.tokenizer.encode(text, add_special_tokens=special)
-    unknown = model.tokenizer.unk_token_id
-    if unknown is not None and unknown in tokens and UNKNOWN not in text:
+    tokenizer = model.tokenizer
+    tokens: list[int] = tokenizer.encode(text, add_special_tokens=special)
+    # Some tokenizers begin a text with the token that also stands for what they do not know.
+    own = tokenizer.encode(text, add_special_tokens=False) if special else tokens
+    if tokenizer.unk_token_id in own and str(tokenizer.unk_token) not in text:
         raise UserError(
             "spec.task.data",
             f"the tokenizer of {model.name} does not know all characters of {_shown(text)}",

@@ -60,8 +60,9 @@ class LanguageStats:
         prompt_tv_p50: TV between pi_T and beta of the median prompt.
         prompt_tv_p95: of the prompt that 95 % do not exceed.
         prompt_tv_max: of the worst.
-        mismatch_tokens: tokens that were sampled with the very weights of pi_T. What pi_T and beta
-            disagree on there is no lag: it is how two programs compute the same model.
+        mismatch_tokens: tokens of completions that were sampled with the very weights of pi_T from
+            end to end. What pi_T and beta disagree on there is no lag: it is how two programs
+            compute the same model.
         mismatch_mean: mean of |log pi_T - log beta| over them; none if there is none.
         mismatch_max: its maximum.
         mismatch_tv: total variation over them.
@@ -195,16 +196,19 @@ def of_mismatch(batch: CompletionBatch, start: TokenScores, lag_N: Tensor) -> di
     """
     log_rho_N = start.logp_N - batch.behaviour_logp_N
     outside_N = torch.zeros_like(lag_N).bool() if start.outside_N is None else start.outside_N
-    fresh_N, lagged_N = log_rho_N[lag_N == 0], log_rho_N[lag_N != 0]
+    # Behind keys and values of older weights, a token of lag 0 is of no single version.
+    oldest_S = torch.segment_reduce(lag_N.float(), "max", lengths=batch.length_S, initial=0.0)
+    is_fresh_N = (oldest_S == 0).repeat_interleave(batch.length_S)
+    fresh_N, lagged_N = log_rho_N[is_fresh_N], log_rho_N[~is_fresh_N]
     far_N = fresh_N.abs()
     return {
         "mismatch_tokens": len(fresh_N),
         "mismatch_mean": float(far_N.mean()) if len(fresh_N) else None,
         "mismatch_max": float(far_N.max()) if len(fresh_N) else None,
         "mismatch_tv": _variation(fresh_N),
-        "mismatch_outside": int((outside_N & (lag_N == 0)).sum()),
+        "mismatch_outside": int((outside_N & is_fresh_N).sum()),
         "lagged_tv": _variation(lagged_N),
-        "lagged_outside": int((outside_N & (lag_N != 0)).sum()),
+        "lagged_outside": int((outside_N & ~is_fresh_N).sum()),
     }
 
 

@@ -100,7 +100,7 @@ class LanguageModelPolicy(Part):
         default=False,
         description="Whether Python code that comes with `model` may run. It could do anything.",
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+    attention: Literal["sdpa", "eager"] = Field(
         default="sdpa", description="How `transformers` computes attention."
     )
     gradient_checkpointing: bool = Field(

@@ -368,7 +368,17 @@ def test_a_name_that_cannot_be_fetched_is_refused_with_the_cure(
     assert "download it beforehand" in raised.value.cure
 
 
-def test_attention_that_is_not_there_is_refused(language_job: MakeJob) -> None:
-    with pytest.raises(UserError, match="flash-attn is not installed") as raised:
-        built(language_job, tiny=TINY, attention="flash_attention_2")
-    assert raised.value.path == "spec.policy.attention"
+@pytest.mark.parametrize(
+    "kind", ["MambaForCausalLM", "Qwen3NextForCausalLM", "FalconH1ForCausalLM"]
+)
+def test_a_model_that_keeps_more_than_keys_and_values_is_refused(
+    language_job: MakeJob, tmp_path: Path, saved: Path, kind: str
+) -> None:
+    import transformers
+
+    copy_of(saved, tmp_path)
+    config = getattr(transformers, kind).config_class(hidden_size=64, num_hidden_layers=4)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="recurrent or linear-attention layers") as raised:
+        built(language_job, pretrained=False, model=str(tmp_path), attention="eager")
+    assert raised.value.path == "spec.policy.model"

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -295,6 +296,56 @@ def test_what_vllm_does_not_do_is_refused(make_job: MakeJob) -> None:
     with pytest.raises(UserError, match="vllm, with `tiny` or `lora`") as raised:
         producer(job, mailbox=Mailbox())
     assert raised.value.path == "spec.sampling.backend"
+
+
+class _Engine:
+    """Takes the place of vLLM's, which needs a GPU or a build of its own: it counts its reloads."""
+
+    reloads = 0
+
+    def __init__(self, **_settings: object) -> None:
+        pass
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        assert method == "reload_weights"
+        assert list(kwargs["weights_iterator"])
+        _Engine.reloads += 1
+
+    def reset_prefix_cache(self) -> None:
+        pass
+
+    def generate(self, asked: list[Any], parameters: Any, use_tqdm: bool) -> list[Any]:
+        assert not use_tqdm
+        told = SimpleNamespace(
+            token_ids=[2], logprobs=[{2: SimpleNamespace(logprob=-1.0)}], finish_reason="stop"
+        )
+        return [SimpleNamespace(outputs=[told] * parameters.n) for _ in asked]
+
+
+def test_an_engine_gets_the_weights_of_a_learner_that_began_anew(
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they have the number of the version that it has."""
+    model = build(make_job().spec.language, 0, pretrained=True)
+    model.network.save_pretrained(tmp_path / "model")  # type: ignore[operator]
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    parts = {"LLM": _Engine, "SamplingParams": SimpleNamespace, "TokensPrompt": SimpleNamespace}
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(**parts))
+    monkeypatch.setattr(_Engine, "reloads", 0)
+    job = make_job(
+        policy={"type": "languageModel", "model": str(tmp_path / "model")},
+        sampling={"groupSize": SIZE, "prompts": 1, "backend": "vllm"},
+    )
+    mailbox = Mailbox()
+    made = producer(job, mailbox=mailbox)
+    for incarnation, version, reloads in ((1, 5, 1), (1, 5, 1), (2, 5, 2), (2, 6, 3)):
+        newest = mailbox.newest
+        if newest is None or (newest.incarnation, newest.version) != (incarnation, version):
+            mailbox.offer(weights_of(job, version, incarnation))
+        (group,) = some(made, 1)
+        assert group.weights_incarnation == incarnation
+        assert group.versions.tolist() == [version] * SIZE
+        assert _Engine.reloads == reloads
 
 
 def test_a_probe_prints_the_contract(

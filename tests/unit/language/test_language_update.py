@@ -176,6 +176,10 @@ def test_mismatch_is_told_from_lag(
     assert stats.mismatch_max == pytest.approx(0.01, abs=1e-4)
     assert stats.mismatch_tv == pytest.approx(0.5 * np.expm1(0.01), abs=1e-4)
     assert stats.lagged_tv == pytest.approx(0.5 * np.expm1(0.5), abs=1e-3)
+    # A token behind keys and values of older weights is of no single version.
+    lags[1][-1] = 0
+    stats = updater_with(language_job(), decoder()).update([fresh, old], nothing, lags)
+    assert stats.mismatch_tokens == fresh.tokens.size
     lags = [lag + 1 for lag in lags]
     stats = updater_with(language_job(), decoder()).update([fresh, old], nothing, lags)
     assert (stats.mismatch_tokens, stats.mismatch_mean, stats.mismatch_tv) == (0, None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable
@@ -308,3 +309,13 @@ def test_characters_that_a_tiny_decoder_does_not_know_are_refused(model: Languag
         encode_prompts([Problem("1€", "1")], task({"type": "arithmetic"}), model)
     with pytest.raises(UserError, match="does not know all characters of '½'"):
         encode_answer(Problem("1/2", "½"), model)
+
+
+def test_a_token_that_begins_a_text_and_stands_for_the_unknown_is_no_unknown_character(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with GPT-2's and OPT's tokenizers."""
+    monkeypatch.setattr(model, "tokenizer", copy.deepcopy(model.tokenizer))
+    model.tokenizer.unk_token = model.tokenizer.bos_token
+    (encoded,) = encode_prompts([Problem("1+1=", "2")], task({"type": "arithmetic"}), model)
+    assert encoded.prompt[0] == model.tokenizer.unk_token_id
