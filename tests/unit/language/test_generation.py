@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from vaco.job import SamplingSpec, VACOJob
 from vaco_actor.language.generate import Completion, Hooks, Tokens, TransformersBackend
+from vaco_policy.language.characters import character_tokenizer
 from vaco_policy.language.logps import CompletionScorer, log_distribution
 from vaco_policy.language.model import LanguageModel, build
 
@@ -28,6 +29,28 @@ OFTEN = tuple(range(2, 100, 6))
 @pytest.fixture
 def model(language_job: MakeJob) -> LanguageModel:
     return sharp(build(language_job().spec.language, 0, pretrained=True))
+
+
+@pytest.fixture
+def learned_positions() -> LanguageModel:
+    """GPT-2: a row of numbers for each position. Rotations (Llama) only tell how far it is between
+    two tokens, so that padding could shift all of a row unnoticed."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = character_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=32,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = GPT2LMHeadModel(config)
+    return sharp(LanguageModel(network, tokenizer, "gpt2"))
 
 
 def sharp(model: LanguageModel) -> LanguageModel:
@@ -81,7 +104,11 @@ def every(found: list[list[Completion]]) -> Iterator[tuple[Tokens, list[Completi
 
 
 @pytest.mark.parametrize("sampling", [PLAIN, BENT, SamplingSpec(temperature=2.0, top_p=0.5)])
-def test_actor_and_learner_agree(model: LanguageModel, sampling: SamplingSpec) -> None:
+@pytest.mark.parametrize("kind", ["model", "learned_positions"])
+def test_actor_and_learner_agree(
+    kind: str, sampling: SamplingSpec, request: pytest.FixtureRequest
+) -> None:
+    model: LanguageModel = request.getfixturevalue(kind)
     model.end_tokens = OFTEN
     lengths = set()
     for prompt, completions in every(complete(model, sampling)):
