@@ -189,7 +189,8 @@ def test_they_agree_with_sampling_from_left_padded_prompts_with_a_cache(
         assert torch.allclose(scores.logp_N, behaviour[row], atol=1e-4)
 
 
-def test_a_head_that_caps_its_logits_is_taken_whole() -> None:
+def capped(cap: float, initializer_range: float) -> nn.Module:
+    """Gemma 2, whose logits are cap * tanh(head / cap)."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     config = Gemma2Config(
@@ -200,15 +201,51 @@ def test_a_head_that_caps_its_logits_is_taken_whole() -> None:
         num_attention_heads=2,
         num_key_value_heads=2,
         head_dim=8,
-        final_logit_softcapping=0.5,
+        final_logit_softcapping=cap,
         bos_token_id=1,
         eos_token_id=2,
-        initializer_range=0.5,
+        initializer_range=initializer_range,
     )
-    model, sequences = Gemma2ForCausalLM(config).eval(), random_sequences([9, 4])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Gemma2ForCausalLM(config).eval()
+
+
+def test_a_head_that_caps_its_logits_is_taken_whole() -> None:
+    model, sequences = capped(0.5, initializer_range=0.5), random_sequences([9, 4])
     truth = plain_logps(model, sequences, 3, SamplingSpec())
     found = CompletionScorer(model, SamplingSpec(), chunk_numbers=1)(*laid_out(sequences, 3))
     assert torch.allclose(found.logp_N.double(), truth, atol=1e-5)
+
+
+def test_a_cap_is_noticed_while_logits_are_still_far_below_it() -> None:
+    """Nothing is capped in a model that has learned nothing; later there is."""
+    model, sequences = capped(30.0, initializer_range=0.02), random_sequences([9, 4])
+    scorer = CompletionScorer(model, SamplingSpec())
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(2000.0)  # type: ignore[operator]
+    truth = plain_logps(model, sequences, 3, SamplingSpec())
+    assert truth.min() < -20
+    found = scorer(*laid_out(sequences, 3))
+    assert torch.allclose(found.logp_N.double(), truth, atol=1e-5)
+
+
+def test_looking_at_the_head_leaves_it_as_it_was(
+    decoder: MakeDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens_BT = decoder(), torch.tensor([[1, 5, 9]])
+    before = model(input_ids=tokens_BT).logits
+    CompletionScorer(model, SamplingSpec())
+    assert torch.equal(model(input_ids=tokens_BT).logits, before)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.get_output_embeddings(), "forward", fails)  # type: ignore[operator]
+        with pytest.raises(RuntimeError, match="out of memory"):
+            CompletionScorer(model, SamplingSpec())
+    assert torch.equal(model(input_ids=tokens_BT).logits, before)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # by peft
