@@ -157,8 +157,23 @@ def build(parts: LanguageParts, seed: int, *, pretrained: bool) -> LanguageModel
         else:
             model = _pretrained(policy, longest, pretrained or policy.lora is not None)
     if policy.gradient_checkpointing:
-        model.network.gradient_checkpointing_enable()  # type: ignore[operator]
+        _checkpoint_activations(model)
     return model
+
+
+def _checkpoint_activations(model: LanguageModel) -> None:
+    network: Any = model.network
+    try:
+        # The reentrant kind loses gradients behind inputs that have none, as frozen embeddings do.
+        kind = {"use_reentrant": False}
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kind)
+    except ValueError as error:
+        raise UserError(
+            "spec.policy.gradientCheckpointing",
+            f"true, but {model.name} cannot: {first_line(str(error))}",
+            "Set it to false, and `learner.microBatchTokens` lower if memory is short; or choose "
+            "another model.",
+        ) from error
 
 
 def _tiny(policy: LanguageModelPolicy, decoder: TinyDecoder, longest: int) -> LanguageModel:

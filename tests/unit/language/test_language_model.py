@@ -184,6 +184,23 @@ def test_gradient_checkpointing_changes_no_gradient(language_job: MakeJob) -> No
         torch.testing.assert_close(checkpointed, plain)
 
 
+def test_gradient_checkpointing_that_a_model_cannot_do_is_refused(
+    language_job: MakeJob, saved: Path, tmp_path: Path
+) -> None:
+    from transformers import CTRLConfig, CTRLLMHeadModel
+
+    directory = copy_of(saved, tmp_path)
+    vocabulary = len(character_tokenizer())
+    config = CTRLConfig(vocab_size=vocabulary, n_positions=16, n_embd=8, dff=8, n_layer=1, n_head=2)
+    CTRLLMHeadModel(config).save_pretrained(directory)
+    policy = {"model": str(directory), "gradientCheckpointing": True}
+    with pytest.raises(UserError, match="does not support gradient checkpointing") as raised:
+        built(language_job, **policy)
+    assert raised.value.path == "spec.policy.gradientCheckpointing"
+    assert str(directory) in raised.value.problem
+    assert "Set it to false" in raised.value.cure
+
+
 def test_dropout_is_off(language_job: MakeJob, saved: Path, tmp_path: Path) -> None:
     directory = copy_of(saved, tmp_path)
     edit(directory / "config.json", attention_dropout=0.5)
