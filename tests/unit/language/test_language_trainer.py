@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,44 @@ def test_only_what_is_published_changes(policy: dict[str, object], language_job:
     changed = {n for n, p in network.named_parameters() if not torch.equal(p, before[n])}
     assert changed
     assert changed <= trainer.published.state_dict().keys()
+
+
+@pytest.mark.filterwarnings(LORA_WARNING)
+@pytest.mark.parametrize("lora", [None, {"rank": 2}], ids=["whole", "adapters"])
+def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
+    lora: object, language_job: MakeJob, tmp_path: Path
+) -> None:
+    saved = build(language_job().spec.language, 0, pretrained=True)
+    saved.network.save_pretrained(tmp_path)  # type: ignore[operator]
+    saved.tokenizer.save_pretrained(tmp_path)
+    calls, ends = [], []
+    for checkpointing in (False, True):
+        policy = {
+            "type": "languageModel",
+            "model": str(tmp_path),
+            "lora": lora,
+            "gradientCheckpointing": checkpointing,
+        }
+        job = language_job(policy=policy)
+        trainer = trainer_of(job)
+        groups = sampled_groups(job, to_payload(trainer.published))
+        calls.append(0)
+
+        def count(*_: object) -> None:
+            calls[-1] += 1
+
+        layers_of(trainer)[0].register_forward_pre_hook(count)
+        trainer.train(groups, nothing, [np.zeros(group.tokens.size, np.int64) for group in groups])
+        ends.append(to_payload(trainer.published))
+    plain, checkpointed = calls
+    assert 0 < plain < checkpointed
+    assert ends[0] == ends[1]
+
+
+def layers_of(trainer: Trainer) -> torch.nn.ModuleList:
+    assert isinstance(trainer, LanguageTrainer)
+    network = trainer._model.network
+    return next(part for part in network.modules() if isinstance(part, torch.nn.ModuleList))
 
 
 def test_groups_are_checked_against_the_model(language_job: MakeJob) -> None:
