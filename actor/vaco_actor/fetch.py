@@ -1,6 +1,7 @@
 """Weights from a file: read shard by shard, each compared with its digest."""
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from vaco.incoming_weights import Arriving
@@ -24,18 +25,24 @@ def fetch(volume: WeightsVolume, arriving: Arriving, given_up: threading.Event) 
         OSError: The file is gone, or cannot be read.
 
     """
-    header, damages = arriving.header, 0
-    if not volume.is_name(header.file):
-        raise MalformedWeights("file", f"{header.file[:80]!r} is no version's file")
-    while not arriving.whole and not given_up.is_set():
-        begin = arriving.received
-        end = min(begin + header.shard_bytes, header.size)
-        try:
-            data = volume.read(header.file, begin, end)
-            if len(data) != end - begin:
-                raise MalformedWeights("file", f"ends before byte {end}")
-            arriving.write(data)
-        except MalformedWeights:
-            damages += 1
-            if damages > MAX_DAMAGES:
-                raise
+    name = arriving.header.file
+    if not volume.is_name(name):
+        raise MalformedWeights("file", f"{name[:80]!r} is no version's file")
+    with volume.reading(name) as read:
+        damages = 0
+        while not arriving.whole and not given_up.is_set():
+            try:
+                _next_shard(read, arriving)
+            except MalformedWeights:
+                damages += 1
+                if damages > MAX_DAMAGES:
+                    raise
+
+
+def _next_shard(read: Callable[[int, int], bytes], arriving: Arriving) -> None:
+    begin = arriving.received
+    end = min(begin + arriving.header.shard_bytes, arriving.header.size)
+    data = read(begin, end)
+    if len(data) != end - begin:
+        raise MalformedWeights("file", f"ends before byte {end}")
+    arriving.write(data)

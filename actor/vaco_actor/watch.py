@@ -80,6 +80,7 @@ class WeightsWatch:
         self._volume = volume
         self._assembler = WeightsAssembler(mailbox.max_bytes, ReceiveBuffers().take)
         self._loaded = asyncio.Event()
+        self._used_shards = 0
 
     def wake(self) -> None:
         """Have the mailbox looked at; to be called in the event loop."""
@@ -116,13 +117,10 @@ class WeightsWatch:
             while goes_on:
                 await self._room()
                 call = stream(self._request())
-                held = self._held_shards
                 try:
                     goes_on = await self._follow(call)
                 finally:
                     call.cancel()
-                    if self._held_shards > held:
-                        self._backoff.succeeded()
 
     async def _room(self) -> None:
         """Wait until another version may come."""
@@ -157,6 +155,7 @@ class WeightsWatch:
             arriving = self._assembler.arriving
             if arriving is not None:
                 self._check_spaces(arriving.header.spaces_json)
+                self._note_use_of_held(arriving.header.first_shard)
                 if arriving.header.file:
                     await self._fetch(arriving)
                     weights = self._assembler.finish()
@@ -177,6 +176,15 @@ class WeightsWatch:
             await asyncio.to_thread(fetch, self._volume, arriving, given_up)
         finally:
             given_up.set()
+
+    def _note_use_of_held(self, shards: int) -> None:
+        """Count as a success that the learner goes on behind more shards than the last time.
+
+        Only then were they worth something: the version they are of may be gone by now.
+        """
+        if shards > self._used_shards:
+            self._backoff.succeeded()
+        self._used_shards = shards
 
     def _check_spaces(self, spaces_json: str) -> None:
         if spaces_json != self._spaces_json:

@@ -5,11 +5,15 @@
 The learner writes each version once, under a name that no other has, and announces it when it is
 whole. Digests are in the announcement; what is read is compared with them, so nothing here has to
 be trusted. Of old versions the last few are kept, for whoever still reads them.
+
+Whoever reads a mounted file has it open all the while, and reads on when it is removed. Elsewhere,
+and on network file systems that forget a removed file, a reader must be done before it is.
 """
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import fsspec
@@ -82,15 +86,28 @@ class WeightsVolume:
                 self._files.rm_file(aside)
             raise
 
-    def read(self, name: str, begin: int, end: int) -> bytes:
-        """Return a part of a file; less if it ends before.
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
+        """Give the function that reads from byte to byte of a file; less if it ends before.
 
-        Raises:
-            OSError: the file is gone, or cannot be read.
-
+        A local file can be read to its end even if it is removed meanwhile. Its function and, with
+        a local file, this raise OSError when the file is gone or cannot be read.
         """
+        path = self._path(name)
+        if not self._local:
+            yield lambda begin, end: self._range(path, begin, end)
+            return
+        with Path(path).open("rb") as file:
+
+            def read(begin: int, end: int) -> bytes:
+                file.seek(begin)
+                return file.read(end - begin)
+
+            yield read
+
+    def _range(self, path: str, begin: int, end: int) -> bytes:
         with _as_os_error():
-            data: bytes = self._files.cat_file(self._path(name), start=begin, end=end)
+            data: bytes = self._files.cat_file(path, start=begin, end=end)
         return data
 
     def tidy(self, incarnation: int) -> None:

@@ -6,6 +6,7 @@ mailbox. Between them is TCP, which a test can cut.
 
 import asyncio
 import contextlib
+import itertools
 import random
 import threading
 import time
@@ -30,6 +31,7 @@ from vaco.weights import (
 )
 from vaco.weights_volume import WeightsVolume
 from vaco_actor.backoff import Backoff, BackoffSettings
+from vaco_actor.ending import Outcome
 from vaco_actor.mailbox import Mailbox
 from vaco_actor.stream import Learner
 from vaco_actor.watch import WeightsWatch
@@ -147,19 +149,22 @@ class LearnerEnd:
 
 
 class ActorEnd:
-    def __init__(self, port: int, volume: WeightsVolume | None = None) -> None:
+    def __init__(
+        self, port: int, volume: WeightsVolume | None = None, backoff: Backoff | None = None
+    ) -> None:
         self.loop = Loop()
+        self._backoff = backoff
         self.mailbox = Mailbox()
         self.mailbox.max_bytes = LARGE
         self.loop.run(self._start(port, volume))
 
     async def _start(self, port: int, volume: WeightsVolume | None) -> None:
-        backoff = Backoff(QUICK, time.monotonic, random.Random(0))
+        backoff = self._backoff or Backoff(QUICK, time.monotonic, random.Random(0))
         learner = Learner(f"127.0.0.1:{port}")
         self.watch = WeightsWatch(learner, JOB, "a", SPACES, self.mailbox, backoff, volume)
         loop = self.loop.loop
         self.mailbox.set_wake(lambda: loop.call_soon_threadsafe(self.watch.wake))
-        self._task = asyncio.create_task(self.watch.run())
+        self.task = asyncio.create_task(self.watch.run())
 
     def next(self, than: Weights | None = None) -> Weights:
         assert self.mailbox.wait(SECONDS, than=than)
@@ -172,8 +177,8 @@ class ActorEnd:
         self.loop.stop()
 
     async def _end(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
 class Wire:
@@ -241,8 +246,10 @@ def learner(tmp_path: Path) -> Iterator[LearnerEnd]:
 def connect() -> Iterator[Callable[..., ActorEnd]]:
     ends: list[ActorEnd] = []
 
-    def begin(port: int, volume: WeightsVolume | None = None) -> ActorEnd:
-        ends.append(ActorEnd(port, volume))
+    def begin(
+        port: int, volume: WeightsVolume | None = None, backoff: Backoff | None = None
+    ) -> ActorEnd:
+        ends.append(ActorEnd(port, volume, backoff))
         return ends[-1]
 
     yield begin
@@ -471,4 +478,72 @@ def test_a_full_volume_is_tried_again_until_a_newer_version_comes(
     assert tried.wait(SECONDS)
     end.publish(2, Numbers(2, 1000))
     assert actor.next().version == 2
+    end.stop()
+
+
+class Failing(WeightsVolume):
+    """Fails so many times, `shards` behind where it was gone on; `then` is done before it does."""
+
+    def __init__(
+        self, path: Path, times: int, shards: Iterator[int], then: Callable[[], None]
+    ) -> None:
+        super().__init__(str(path), JOB)
+        self.left = times
+        self._shards = shards
+        self._then = then
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
+        shards = next(self._shards)
+        with super().reading(name) as sound:
+
+            def read(begin: int, end: int) -> bytes:
+                nonlocal shards
+                if self.left and not shards:
+                    self.left -= 1
+                    self._then()
+                    raise OSError(116, "Stale file handle")
+                shards -= 1
+                return sound(begin, end)
+
+            yield read
+
+
+def backoff_of_failures(failures: int) -> Backoff:
+    """Ends after so many in a row: its clock is how often it was read."""
+    return Backoff(
+        BackoffSettings(first=0.001, longest=0.002, patience=float(failures)),
+        itertools.count().__next__,
+        random.Random(0),
+    )
+
+
+def test_shards_of_a_version_that_is_lost_are_no_success(tmp_path: Path, connect: Connect) -> None:
+    """Or an actor that is too slow for its store would hammer it for ever."""
+    end = LearnerEnd(tmp_path, WeightsVolume(str(tmp_path / "volume"), JOB))
+    size = 2 * SHARD_BYTES + 1
+
+    def replace() -> None:
+        version = end.publisher.version + 1
+        end.publish(version, Numbers(version, size))
+        eventually(lambda: end.hub.newest is not None and end.hub.newest.version == version)
+
+    end.publish(1, Numbers(1, size))
+    volume = Failing(tmp_path / "volume", 12, itertools.cycle((1, 2)), replace)
+    actor = connect(end.port, volume, backoff_of_failures(6))
+    eventually(lambda: actor.task.done() or actor.mailbox.newest is not None)
+    assert actor.mailbox.newest is None
+    assert actor.task.result().outcome is Outcome.LOST
+    assert volume.left
+    end.stop()
+
+
+def test_shards_that_are_gone_on_behind_are_a_success(tmp_path: Path, connect: Connect) -> None:
+    end = LearnerEnd(tmp_path, WeightsVolume(str(tmp_path / "volume"), JOB))
+    size = 9 * SHARD_BYTES
+    end.publish(1, Numbers(1, size))
+    volume = Failing(tmp_path / "volume", 8, itertools.repeat(1), lambda: None)
+    actor = connect(end.port, volume, backoff_of_failures(4))
+    assert actor.next().payload == Numbers(1, size).bytes()
+    assert volume.left == 0
     end.stop()

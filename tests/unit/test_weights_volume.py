@@ -1,13 +1,16 @@
 """Weights as files: whole or not there, few, and read with their digests."""
 
+import contextlib
+import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from vaco.errors import UserError
 from vaco.incoming_weights import Arriving
 from vaco.schema.learner import WeightsTransport
-from vaco.weights import MalformedWeights, Weights, new_buffer, weights_header
+from vaco.weights import MalformedWeights, Payload, Weights, new_buffer, weights_header
 from vaco.weights_volume import KEPT_VERSIONS, WeightsVolume, weights_volume
 from vaco_actor.fetch import MAX_DAMAGES, fetch
 
@@ -96,14 +99,20 @@ def test_a_damaged_shard_alone_is_read_again(
 ) -> None:
     volume.write(NAME, memoryview(PAYLOAD))
     reads: list[int] = []
-    sound = volume.read
+    sound = volume.reading
 
-    def read(name: str, begin: int, end: int) -> bytes:
-        reads.append(begin)
-        data = sound(name, begin, end)
-        return b"\xff" + data[1:] if reads.count(8) == 1 and begin == 8 else data
+    @contextlib.contextmanager
+    def reading(name: str) -> Iterator[Callable[[int, int], bytes]]:
+        with sound(name) as read:
 
-    monkeypatch.setattr(volume, "read", read)
+            def damaged(begin: int, end: int) -> bytes:
+                reads.append(begin)
+                data = read(begin, end)
+                return b"\xff" + data[1:] if reads.count(8) == 1 and begin == 8 else data
+
+            yield damaged
+
+    monkeypatch.setattr(volume, "reading", reading)
     version = arriving()
     fetch(volume, version, threading.Event())
     assert version.weights().payload == PAYLOAD
@@ -124,6 +133,74 @@ def test_a_file_that_stays_damaged_is_given_up_with_its_sound_shards(
     assert MAX_DAMAGES > 0
 
 
+class Slow(Arriving):
+    """While it takes a shard, the learner publishes `KEPT_VERSIONS` versions."""
+
+    def __init__(self, volume: WeightsVolume, version: Arriving) -> None:
+        super().__init__(version.header, new_buffer(version.header.size))
+        self._volume = volume
+        self._newest = 3
+
+    def write(self, data: Payload) -> None:
+        super().write(data)
+        for _ in range(KEPT_VERSIONS):
+            self._newest += 1
+            self._volume.write(self._volume.name(1, self._newest), memoryview(PAYLOAD))
+        self._volume.tidy(1)
+
+
+def test_a_slow_reader_of_a_removed_file_reads_on(volume: WeightsVolume, tmp_path: Path) -> None:
+    volume.write(NAME, memoryview(PAYLOAD))
+    version = Slow(volume, arriving())
+    fetch(volume, version, threading.Event())
+    assert version.weights().payload == PAYLOAD
+    assert NAME not in names(tmp_path)
+    assert open_below(tmp_path) == []
+
+
+def test_elsewhere_a_slow_reader_is_told_that_its_file_is_gone() -> None:
+    volume = WeightsVolume("memory://slow", "job-1")
+    volume.write(NAME, memoryview(PAYLOAD))
+    with pytest.raises(FileNotFoundError):
+        fetch(volume, Slow(volume, arriving()), threading.Event())
+
+
+@pytest.mark.parametrize("ends", ["whole", "damaged", "early", "given up", "of itself"])
+def test_no_file_stays_open(volume: WeightsVolume, tmp_path: Path, ends: str) -> None:
+    payload = {"damaged": b"\xff" + PAYLOAD[1:], "early": PAYLOAD[:9]}.get(ends, PAYLOAD)
+    volume.write(NAME, memoryview(payload))
+    given_up = threading.Event()
+    seen: list[list[str]] = []
+
+    class Watched(Arriving):
+        def write(self, data: Payload) -> None:
+            seen.append(open_below(tmp_path))
+            if ends == "of itself":
+                raise OSError(5, "Input/output error")
+            if ends == "given up":
+                given_up.set()
+            super().write(data)
+
+    header = arriving().header
+    version = Watched(header, new_buffer(header.size))
+    with contextlib.suppress(MalformedWeights, OSError):
+        fetch(volume, version, given_up)
+    assert version.whole == (ends == "whole")
+    assert seen[0] == [NAME], "what is open can be seen"
+    assert open_below(tmp_path) == []
+
+
+def open_below(directory: Path) -> list[str]:
+    """Names of the files below a directory that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was the listing's own
+            target = Path(os.readlink(descriptor))  # noqa: PTH115 - no path of it is to be resolved
+            if target.is_relative_to(directory):
+                found.append(target.name)
+    return found
+
+
 def test_a_file_that_ends_early_or_is_gone_is_no_version(volume: WeightsVolume) -> None:
     with pytest.raises(FileNotFoundError):
         fetch(volume, arriving(), threading.Event())
@@ -139,6 +216,7 @@ def test_a_name_leads_nowhere_else(volume: WeightsVolume, name: str) -> None:
 
 
 def test_reading_can_be_given_up(volume: WeightsVolume) -> None:
+    volume.write(NAME, memoryview(PAYLOAD))
     given_up = threading.Event()
     given_up.set()
     version = arriving()
