@@ -47,5 +47,8 @@ class GivenUp:
         """Tell it in one line."""
         lost = self.total
         whole = f"{lost.samples} {self.samples} of {lost.fragments} {self.fragments}"
-        parts = [f"{each.samples} of {each.fragments} {why}" for why, each in self.reasons.items()]
+        parts = [
+            f"{each.samples} {self.samples} of {each.fragments} {self.fragments} {why}"
+            for why, each in self.reasons.items()
+        ]
         return f"gave up {whole}: {', '.join(parts)}"

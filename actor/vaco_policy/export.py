@@ -48,7 +48,7 @@ def _export_language(job: VACOJob, checkpoint: Path, out: Path, *, onnx: bool) -
     from vaco_policy.language.stored import read_model, write_model
 
     model, _ = read_model(checkpoint, job)
-    return write_model(out, model)
+    return write_model(out, model, job.spec.language.task.max_completion_tokens)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

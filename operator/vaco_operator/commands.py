@@ -63,7 +63,8 @@ def status(run: str, *, as_json: bool, watch: bool) -> None:
     words = words_for(job.spec)
     with open_view(title, job.spec.stop, Console(), first_return(directory), words) as view:
         last = _follow(directory, watch, view.show)
-    if last.message:
+    # A line of a run that starts has the message already.
+    if last.message and last.phase not in ("Pending", "Starting"):
         typer.echo(f"{last.phase}: {last.message}")
 
 

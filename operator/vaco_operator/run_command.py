@@ -48,7 +48,8 @@ def run(manifest: Path, overrides: Sequence[str], actors: int | None, run_dir: P
             return EXIT_COMPLETE
         if job.spec.suspend:
             return _suspend(adoption.job, directory, before)
-        return _train(adoption, directory, lock, before)
+        begin_with = actors if actors is not None else _begin_with(adoption, before)
+        return _train(adoption, directory, lock, before, begin_with)
 
 
 def _first_actors(actors: int | None) -> list[str]:
@@ -83,7 +84,11 @@ def _suspend(job: VACOJob, directory: RunDirectory, before: VACOJobStatus | None
 
 
 def _train(
-    adoption: Adoption, directory: RunDirectory, lock: int, before: VACOJobStatus | None
+    adoption: Adoption,
+    directory: RunDirectory,
+    lock: int,
+    before: VACOJobStatus | None,
+    begin_with: int,
 ) -> int:
     job = adoption.job
     if adoption.changes is not None:
@@ -93,9 +98,12 @@ def _train(
         programs = Programs(job, directory, port.address, lock)
         first = first_return(directory)
         with open_view(title, job.spec.stop, Console(), first, words_for(job.spec)) as view:
-            runner = LocalRunner(programs, before, _begin_with(adoption, before), view)
+            runner = LocalRunner(programs, before, begin_with, view)
             ended = runner.run()
     typer.echo(f"{ended.outcome.phase}: {ended.outcome.message}")
+    if job.spec.is_language and ended.outcome.phase == "Complete":
+        evaluate = f"vaco evaluate {directory.root}"
+        typer.echo(f"accuracy is of the last evaluation; of the last version: {evaluate}")
     if ended.culprit:
         typer.echo(_end_of_log(directory.log_file(ended.culprit.name), ended), err=True)
     typer.echo(f"report: {report(str(directory.root))}")

@@ -243,7 +243,7 @@ def test_what_a_leaving_actor_gives_up_is_told(
     process.send_signal(signal.SIGTERM)
     learner.get("goodbye")
     _, told = process.communicate(timeout=SECONDS)
-    parts = "14 of 7 got no credit, 2 of 1 got no answer"
+    parts = "14 completions of 7 groups got no credit, 2 completions of 1 groups got no answer"
     assert told.count(f"gave up 16 completions of 8 groups: {parts}") == 1, told
 
 

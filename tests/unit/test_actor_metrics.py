@@ -35,5 +35,8 @@ def test_what_is_given_up_is_told_by_reason() -> None:
     given_up.add("got no credit", Lost())
     given_up.add("got no answer", Lost(8, 1))
     assert given_up.total == Lost(13, 3)
-    told = "gave up 13 completions of 3 groups: 5 of 2 were not complete, 8 of 1 got no answer"
+    told = (
+        "gave up 13 completions of 3 groups: 5 completions of 2 groups were not complete, "
+        "8 completions of 1 groups got no answer"
+    )
     assert str(given_up) == told

@@ -161,6 +161,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_job(tmp_path / "job.yaml")
 
 
+def test_problems_are_found_beside_the_manifest(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.jsonl"
+
+    def data_of(text: str) -> Any:
+        path = tmp_path / "job.yaml"
+        path.write_text(
+            "apiVersion: training.vaco.dev/v1alpha1\nkind: VACOJob\n"
+            "metadata: {name: words}\nspec:\n"
+            "  task:\n    type: languageModel\n"
+            f"    data: {text}\n"
+            "  policy: {type: languageModel, tiny: {}}\n  algorithm: {name: vaco-lm}\n"
+            "  stop: {envSteps: 8}\n"
+        )
+        return load_job(path).spec.language.task.data
+
+    (tmp_path / "words.jsonl").write_text("")
+    data = data_of(f"{{type: jsonl, file: words.jsonl, heldOutFile: {elsewhere}}}")
+    assert (data.file, data.held_out_file) == (str(tmp_path / "words.jsonl"), str(elsewhere))
+    with pytest.raises(
+        JobError, match=r"`spec.task.data.file` \(line 7\): there is no file"
+    ) as raised:
+        data_of("{type: jsonl, file: gone.jsonl}")
+    assert str(tmp_path) in str(raised.value)
+
+
 def imports_of(path: Path, names: list[Any]) -> list[str]:
     path.write_text(GOOD.replace("CartPole-v1", f"CartPole-v1, imports: {names}"))
     return load_job(path).spec.task.imports

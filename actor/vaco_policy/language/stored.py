@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vaco.checkpoints import POLICY, STATE, read_manifest, read_parts
 from vaco.errors import UserError
@@ -17,6 +17,8 @@ from vaco.job import VACOJob
 
 from vaco_policy.language.model import LanguageModel, build
 from vaco_policy.parameters import load_payload
+
+_READABLE: Final = 0o644
 
 
 def read_model(directory: Path, job: VACOJob) -> tuple[LanguageModel, int]:
@@ -44,7 +46,7 @@ def read_model(directory: Path, job: VACOJob) -> tuple[LanguageModel, int]:
     return model.eval(), int(state["version"])
 
 
-def write_model(directory: Path, model: LanguageModel) -> list[Path]:
+def write_model(directory: Path, model: LanguageModel, max_new_tokens: int) -> list[Path]:
     """Write a model as `transformers` does, which `from_pretrained` loads by the path.
 
     Adapters are merged into the weights that they adapt, so what is written stands alone.
@@ -52,6 +54,7 @@ def write_model(directory: Path, model: LanguageModel) -> list[Path]:
     Args:
         directory: where; made if it is not there.
         model: not to be used afterwards: merging changes it.
+        max_new_tokens: of a completion, in the generation settings.
 
     Returns:
         All files in the directory.
@@ -67,6 +70,7 @@ def write_model(directory: Path, model: LanguageModel) -> list[Path]:
     settings = network.generation_config
     settings.eos_token_id = list(model.end_tokens)
     settings.pad_token_id = model.pad_token
+    settings.max_new_tokens = max_new_tokens
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -75,7 +79,11 @@ def write_model(directory: Path, model: LanguageModel) -> list[Path]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             network.save_pretrained(directory)
+            # Where generation begins, at the right, there is to be no padding.
+            model.tokenizer.padding_side = model.tokenizer.init_kwargs["padding_side"] = "left"
             model.tokenizer.save_pretrained(directory)
+        for file in directory.glob("*.safetensors"):
+            file.chmod(_READABLE)
     except OSError as error:
         raise UserError(str(directory), f"cannot be written ({error.strerror})") from error
     return sorted(path for path in directory.iterdir() if path.is_file())

@@ -161,7 +161,10 @@ def _accuracy_figure(accuracy: AccuracyStatus | None) -> tuple[str, str]:
     if accuracy is None or accuracy.latest is None:
         return "held-out accuracy", "-"
     first, best = accuracy.initial or 0.0, accuracy.best or 0.0
-    return f"held-out accuracy, from {first:.1%}, best {best:.1%}", f"{accuracy.latest:.1%}"
+    return (
+        f"held-out accuracy at the last evaluation, from {first:.1%}, best {best:.1%}",
+        f"{accuracy.latest:.1%}",
+    )
 
 
 def _tile(label: str, value: str) -> str:

@@ -18,6 +18,8 @@ from vaco.schema.yaml_dialect import ManifestDumper
 
 P = TypeVar("P", bound=Part)
 
+_FILES = ("file", "heldOutFile")
+
 
 def load(model: type[P], path: Path, overrides: Iterable[str]) -> P:
     """Read a manifest; see `vaco.job.load_job`."""
@@ -29,7 +31,7 @@ def load(model: type[P], path: Path, overrides: Iterable[str]) -> P:
     given = list(overrides)
     document = apply_overrides(read.value, given)
     lines = {} if given else read.lines
-    problems = [*read.problems, *_resolve_imports(document, path.parent, lines)]
+    problems = [*read.problems, *_resolve_files(document, path.parent, lines)]
     return parse(model, document, str(path), Document(lines=lines, problems=problems))
 
 
@@ -81,24 +83,35 @@ def _translated(
     return [each for each in found if each is not None]
 
 
-def _resolve_imports(
+def _resolve_files(
     document: dict[str, Any], directory: Path, lines: dict[Place, int]
 ) -> list[FieldError]:
-    """Make the paths of Python files in `spec.task.imports` absolute, in place.
+    """Make the paths of files that `spec.task` names absolute, in place.
 
     A relative path is what its author has beside the manifest, so it must be there; an absolute one
-    may be meant for another machine.
+    may be meant for another machine. What has not the form of a manifest is left to its validation.
     """
-    here: Any = document
-    for step in ("spec", "task", "imports"):
-        here = here.get(step) if isinstance(here, dict) else None
+    task: Any = document
+    for step in ("spec", "task"):
+        task = task.get(step) if isinstance(task, dict) else None
+    if not isinstance(task, dict):
+        return []
+    imports, data = task.get("imports"), task.get("data")
+    named: list[tuple[Any, Place, str]] = []
+    if isinstance(imports, list):
+        named += [(imports, ("imports", i), f"imports[{i}]") for i in range(len(imports))]
+    if isinstance(data, dict) and data.get("type", "jsonl") == "jsonl":
+        named += [(data, ("data", key), f"data.{key}") for key in _FILES if key in data]
     problems = []
-    for i, name in enumerate(here if isinstance(here, list) else []):
-        if isinstance(name, str) and name.endswith(".py") and not Path(name).is_absolute():
-            here[i] = str((directory / name).resolve())
-            if not Path(here[i]).is_file():
-                problem = f"there is no file {shown(name)} in {directory}"
-                cure = "Give its path relative to the manifest."
-                line = lines.get(("spec", "task", "imports", i))
-                problems.append(FieldError(f"spec.task.imports[{i}]", problem, cure, line))
+    for holder, place, written in named:
+        name = holder[place[-1]]
+        is_file = isinstance(name, str) and (place[0] == "data" or name.endswith(".py"))
+        if not is_file or Path(name).is_absolute():
+            continue
+        holder[place[-1]] = str((directory / name).resolve())
+        if not Path(holder[place[-1]]).is_file():
+            problem = f"there is no file {shown(name)} in {directory.resolve()}"
+            cure = "Give its path relative to the manifest."
+            line = lines.get(("spec", "task", *place))
+            problems.append(FieldError(f"spec.task.{written}", problem, cure, line))
     return problems

@@ -181,7 +181,11 @@ def test_what_is_exported_computes_the_same(
     with torch.inference_mode():
         ours = model.network(input_ids=tokens).logits
     assert torch.equal(exported_logits(out, tokens), ours)
-    assert GenerationConfig.from_pretrained(out).eos_token_id == list(model.end_tokens)
+    settings = GenerationConfig.from_pretrained(out)
+    assert settings.eos_token_id == list(model.end_tokens)
+    assert settings.max_new_tokens == load_job(job).spec.language.task.max_completion_tokens
+    assert tokenizer.padding_side == "left"
+    assert (out / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_adapters_are_merged_into_what_is_exported(run: MakeRun, tmp_path: Path) -> None:
