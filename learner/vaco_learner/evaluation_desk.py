@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from vaco.completions import RIGHT_REWARD
 from vaco.v1 import trajectory_pb2 as pb
 
 from vaco_learner.session import Session
@@ -34,8 +35,8 @@ class EvaluationOutcome:
         return_mean: over the episodes.
         return_std: over the episodes (of the population).
         length_mean: steps, or tokens.
-        accuracy: share of episodes with a return of at least 1: right answers, where the task is a
-            language model's.
+        accuracy: share of episodes with a return of at least `RIGHT_REWARD`: right answers, where
+            the task is a language model's.
 
     """
 
@@ -124,7 +125,7 @@ class EvaluationDesk:
                 return_mean=statistics.fmean(returns),
                 return_std=statistics.pstdev(returns),
                 length_mean=statistics.fmean(lengths),
-                accuracy=sum(each >= 1 for each in returns) / len(returns),
+                accuracy=sum(each >= RIGHT_REWARD for each in returns) / len(returns),
             )
         )
 

@@ -19,6 +19,8 @@ from vaco.v1 import trajectory_pb2 as pb
 from vaco.wire import Span, WireError, field_key, field_number, split
 
 MAX_COMPLETIONS: Final = 4096
+RIGHT_REWARD: Final = 1.0
+"""A completion with a reward of at least this is a right answer, whoever counts them."""
 
 _ARRAYS: Final[dict[str, np.dtype[Any]]] = {
     "prompt": np.dtype("<i4"),

@@ -3,9 +3,10 @@
 import statistics
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
+from vaco.completions import RIGHT_REWARD
 from vaco.errors import UserError
 from vaco.job import VACOJob
 from vaco_policy.language.problems import encode_prompts, load_problems
@@ -15,9 +16,6 @@ from vaco_policy.seeding import derive
 from vaco_actor.language.generate import Hooks, TransformersBackend
 from vaco_actor.language.held_out import Answers, Judge, answer, chosen
 from vaco_actor.language.rewards import Reward
-
-RIGHT: Final = 1.0
-"""A reward of at least this is a right answer."""
 
 
 def evaluate_language(
@@ -62,7 +60,7 @@ def summary(model: str, version: int, answers: Answers) -> dict[str, Any]:
         "model": model,
         "version": version,
         "episodes": len(rewards),
-        "accuracy": statistics.fmean(reward >= RIGHT for reward in rewards),
+        "accuracy": statistics.fmean(reward >= RIGHT_REWARD for reward in rewards),
         "returnMean": statistics.fmean(rewards),
         "returnStd": statistics.pstdev(rewards),
         "lengthMean": statistics.fmean(answers.lengths),

@@ -185,5 +185,7 @@ class VACOJobStatus(Part):
         default=None, description="The most recent evaluation."
     )
     accuracy: AccuracyStatus | None = Field(
-        default=None, description="Accuracy; only for tasks of language models."
+        default=None,
+        description="Accuracy: the share of held-out problems whose answer has a reward of at "
+        "least 1; only for tasks of language models.",
     )
