@@ -96,6 +96,7 @@ def test_probabilities_are_the_learners_also_after_new_weights(
             if parameter.ndim > 1:
                 parameter.copy_(parameter.flip(0))
     version = 2
+    backend.weights_changed()
     second = backend.complete(PROMPTS, COPIES, hooks)
     assert max(disagreement(model, parts.sampling, second)) < 1e-4
     assert {int(at) for group in second for each in group for at in each.versions} == {2}
