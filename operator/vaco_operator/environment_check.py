@@ -31,7 +31,7 @@ class Checked:
 def check_environment(job: VACOJob, patience: float = PATIENCE_SECONDS) -> Checked:
     """Make the job's environment in a process of its own; runs `spec.task.imports`."""
     if job.spec.task.type != "gymnasium":
-        return Checked("its model and its problems were not looked at")
+        return Checked("its model, its problems and its reward were not looked at")
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         return Checked(f"its environment was not checked, as {missing[0]} is not installed here")
