@@ -31,7 +31,7 @@ from vaco_learner.restore import Beginning
 from vaco_learner.roster import Roster
 from vaco_learner.server import LearnerServer
 from vaco_learner.status import StatusSource
-from vaco_learner.trainer import Trainer, TrainerState, make_trainer
+from vaco_learner.trainer import Trainer, TrainerState
 from vaco_learner.windows import ReturnWindow
 
 
@@ -165,3 +165,25 @@ def _device(spec: LearnerSpec) -> torch.device:
         cure = "Use `auto` or `cpu`, or run the learner where there is a GPU."
         raise UserError("spec.learner.device", "cuda, but there is no GPU here", cure)
     return torch.device("cuda" if available and spec.device != "cpu" else "cpu")
+
+
+def make_trainer(job: VACOJob, contract: str | None, device: torch.device) -> Trainer:
+    """Build the trainer that the job's task asks for.
+
+    Args:
+        job: resolved.
+        contract: what actors and checkpoint brought; None: the trainer makes it.
+        device: where the policy lives.
+
+    Raises:
+        UserError: the policy cannot be built, or does not fit.
+
+    """
+    # Each imports what only its own kind of task needs.
+    if job.spec.is_language:
+        from vaco_learner.language.trainer import LanguageTrainer
+
+        return LanguageTrainer(job, device)
+    from vaco_learner.environment_trainer import EnvironmentTrainer
+
+    return EnvironmentTrainer(job, contract or "", device)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from vaco.experience import ExperienceSpec
-from vaco.job import VACOJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +113,3 @@ class Trainer(Protocol):
             UserError: weights or moments are not those of this policy.
 
         """
-
-
-def make_trainer(job: VACOJob, contract: str | None, device: torch.device) -> Trainer:
-    """Build the trainer that the job's task asks for.
-
-    Args:
-        job: resolved.
-        contract: what actors and checkpoint brought; None: the trainer makes it.
-        device: where the policy lives.
-
-    Raises:
-        UserError: the policy cannot be built, or does not fit.
-
-    """
-    # Each imports what only its own kind of task needs.
-    if job.spec.is_language:
-        from vaco_learner.language.trainer import LanguageTrainer
-
-        return LanguageTrainer(job, device)
-    from vaco_learner.environment_trainer import EnvironmentTrainer
-
-    return EnvironmentTrainer(job, contract or "", device)

@@ -14,8 +14,9 @@ from vaco.completions import CompletionGroup
 from vaco.identity import FragmentId
 from vaco.job import VACOJob
 from vaco_actor.language.generate import Hooks, TransformersBackend
+from vaco_learner.assembly import make_trainer
 from vaco_learner.language.trainer import LanguageTrainer
-from vaco_learner.trainer import Trainer, make_trainer
+from vaco_learner.trainer import Trainer
 from vaco_policy.language.model import build
 from vaco_policy.language.problems import encode_answer, encode_prompts, load_problems
 from vaco_policy.parameters import load_payload, to_payload
