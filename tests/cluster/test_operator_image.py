@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_harness import operator_image
+from kube_harness import images
 from kube_harness.errors import ClusterError, Unavailable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -26,25 +26,25 @@ def archive() -> Path:
     if not os.environ.get("VACO_TEST_CLUSTER"):
         pytest.skip("images are built with VACO_TEST_CLUSTER=1 (make test-cluster)")
     try:
-        return operator_image.ensure(lambda text: sys.stderr.write(f"{text}\n"))
+        return images.operator(lambda text: sys.stderr.write(f"{text}\n"))
     except Unavailable as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
 def container(archive: Path) -> Iterator[str]:  # noqa: ARG001 - built before
-    name = operator_image.buildah("from", operator_image.NAME)
+    name = images.buildah("from", images.NAME)
     yield name
-    operator_image.buildah("rm", name)
+    images.buildah("rm", name)
 
 
 def _python(container: str, *arguments: str) -> str:
     command = ("run", "--isolation", "chroot", "--user", "65532:65532", container, "--", "python")
-    return operator_image.buildah(*command, *arguments)
+    return images.buildah(*command, *arguments)
 
 
 def _configuration() -> dict[str, Any]:
-    found = json.loads(operator_image.buildah("inspect", "--type", "image", operator_image.NAME))
+    found = json.loads(images.buildah("inspect", "--type", "image", images.NAME))
     configuration: dict[str, Any] = found["OCIv1"]["config"]
     return configuration
 
@@ -87,11 +87,11 @@ def test_it_runs_as_nobody_in_particular_and_says_what_it_is(archive: Path) -> N
         index = packed.extractfile("index.json")
         assert index is not None
         entry = json.load(index)["manifests"][0]
-    assert entry["annotations"] == {"io.containerd.image.name": operator_image.NAME}
+    assert entry["annotations"] == {"io.containerd.image.name": images.NAME}
 
 
 def test_it_is_small(archive: Path, container: str) -> None:
-    mounted = Path(operator_image.buildah("mount", container))
+    mounted = Path(images.buildah("mount", container))
     files = [path for path in mounted.rglob("*") if path.is_file() and not path.is_symlink()]
     unpacked = sum(path.stat().st_size for path in files) / 1e6
     packed = archive.stat().st_size / 1e6

@@ -272,7 +272,7 @@ def test_a_language_models_report_has_its_accuracy_and_completions_to_read(answe
     assert series(browser, "accuracy-over-time", "held-out accuracy") == ([0, 60], [0.25, 0.75])
     assert series(browser, "total-variation", "gradient step")[1][:3] == [0.004, 0.006, 0.004]
     tiles = browser.find_element("css selector", ".tiles").text
-    assert "75.0%\nheld-out accuracy, from 25.0%, best 87.5%" in tiles
+    assert "75.0%\nheld-out accuracy at the last evaluation, from 25.0%, best 87.5%" in tiles
     assert "environment" not in tiles
     told = browser.find_elements("css selector", "#completions tbody tr")
     assert len(told) == SHOWN

@@ -72,6 +72,7 @@ DEFAULTS: dict[str, Any] = {
         "realign": "once",
         "advantage": "unweighted",
         "filter": True,
+        "normaliseAfterFilter": False,
         "filterScope": "minibatch",
         "rhoBar": 1.0,
         "cBar": 1.0,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from kube_harness import build, operator_image, programs
+from kube_harness import build, images, programs
 from kube_harness.api import Api
 from kube_harness.errors import Unavailable
 from kube_harness.helm import Helm
@@ -44,7 +44,7 @@ class Installed:
 def values(cluster: Cluster) -> dict[str, Any]:
     """Return the chart's values: the images that the node has."""
     base, _, tag = cluster.image.partition(":")
-    operator, _, operator_tag = operator_image.NAME.partition(":")
+    operator, _, operator_tag = images.NAME.partition(":")
     trainer = {"repository": base, "tag": tag}
     return {
         "images": {
@@ -94,7 +94,7 @@ def prepare(cluster: Cluster, api: Api, say: Say) -> None:
     """
     if not Path("/lib").is_symlink():
         raise Unavailable("pods run this machine's programs, which needs Debian's merged /usr")
-    archive = operator_image.ensure(say)
+    archive = images.operator(say)
     build.ensure(programs.HELM, say)
     import_image(cluster, archive)
     machine_python.install(api)

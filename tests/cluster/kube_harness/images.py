@@ -1,11 +1,14 @@
-"""The operator's image, built from `operator/Dockerfile` without any registry.
+"""The images, built from their Dockerfiles without any registry.
 
 buildah runs the Dockerfile's steps in a chroot; its two base images are Debian's Python, put
 together by mmdebstrap. Everything is kept in `.tools/images/`, and built again when a file of the
 image changes. Packages come from where this machine's pip and apt get theirs.
 
-    archive = operator_image.ensure(print)      # an OCI archive; the image in it is called NAME
+    archive = images.operator(print)     # an OCI archive; the image in it is called NAME
     # ctr --namespace k8s.io images import --local <archive>
+
+The learner's and the actor's images are built the same way (`trainer`), but not packed: with torch
+for CUDA each has 6 GB.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from kube_harness.programs import CACHE, KEPT_BUILDS, PROJECT
 
 NAME = "vaco.test/operator:1"
 FOLDER = CACHE / "images"
-STEP_SECONDS = 1200
+STEP_SECONDS = 3000
 CERTIFICATES = Path("/etc/ssl/certs")
 # What `python:3.11-slim-bookworm` is in the Dockerfile: one with, one without what installs things.
 SUITE = "bookworm"
@@ -44,8 +47,8 @@ CONTEXT = ("operator/Dockerfile", ".dockerignore", "pyproject.toml", "constraint
 SOURCES = ("protos", "actor", "learner", "operator")
 
 
-def ensure(say: Say) -> Path:
-    """Build the image if the one that is kept is not of today's sources; returns its archive.
+def operator(say: Say) -> Path:
+    """Build the operator's image unless that of today's sources is kept; returns its archive.
 
     Raises:
         Unavailable: there is no builder here; the message says what to install.
@@ -54,12 +57,7 @@ def ensure(say: Say) -> Path:
     archive = FOLDER / f"operator-{_key()}.tar"
     if archive.exists():
         return archive
-    missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
-    if missing:
-        raise Unavailable(f"no builder of images: install the packages {' '.join(missing)}")
-    if os.geteuid() != 0:
-        raise Unavailable("images are built as root")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    _check_builder()
     with _alone():
         if not archive.exists():
             bases = {name: _base(name, say) for name in BASES}
@@ -67,6 +65,36 @@ def ensure(say: Say) -> Path:
             _build(bases, archive)
             _prune()
     return archive
+
+
+def trainer(program: str, say: Say) -> str:
+    """Build the image of the learner or of the actor; returns its name.
+
+    `VACO_TEST_TORCH_INDEX` names the package index that torch comes from, as `TORCH_INDEX_URL` does
+    for the Dockerfile.
+
+    Raises:
+        Unavailable: there is no builder here; the message says what to install.
+        ClusterError: a step failed.
+    """
+    _check_builder()
+    name = f"vaco.test/{program}:1"
+    with _alone():
+        bases = {base: _base(base, say) for base in BASES}
+        say(f"building the image of the {program}")
+        with tempfile.TemporaryDirectory(dir=FOLDER, prefix=".building-") as folder:
+            index = os.environ.get("VACO_TEST_TORCH_INDEX", "")
+            _run_dockerfile(program, name, bases, Path(folder), f"TORCH_INDEX_URL={index}")
+    return name
+
+
+def _check_builder() -> None:
+    missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
+    if missing:
+        raise Unavailable(f"no builder of images: install the packages {' '.join(missing)}")
+    if os.geteuid() != 0:
+        raise Unavailable("images are built as root")
+    FOLDER.mkdir(parents=True, exist_ok=True)
 
 
 def buildah(*arguments: str) -> str:
@@ -94,16 +122,7 @@ def _base(name: str, say: Say) -> str:
 
 def _build(bases: dict[str, str], archive: Path) -> None:
     with tempfile.TemporaryDirectory(dir=FOLDER, prefix=".building-") as folder:
-        settings = Path(folder) / "pip.conf"
-        settings.write_text(_pip_settings())
-        buildah(
-            "build", "--isolation", "chroot", "--layers=false", "--tag", NAME,
-            "--build-arg", f"BUILD_IMAGE={bases['build']}",
-            "--build-arg", f"BASE_IMAGE={bases['run']}",
-            "--secret", f"id=pip.conf,src={settings}",
-            *(("--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro") if CERTIFICATES.is_dir() else ()),
-            "--file", str(PROJECT / "operator" / "Dockerfile"), str(PROJECT),
-        )  # fmt: skip
+        _run_dockerfile("operator", NAME, bases, Path(folder))
         layout = Path(folder) / "layout"
         buildah("push", "--quiet", NAME, f"oci:{layout}:latest")
         _name(layout / "index.json")
@@ -111,6 +130,21 @@ def _build(bases: dict[str, str], archive: Path) -> None:
         with tarfile.open(finished, "w") as packed:
             packed.add(layout, arcname="")
         finished.rename(archive)
+
+
+def _run_dockerfile(
+    program: str, name: str, bases: dict[str, str], folder: Path, *arguments: str
+) -> None:
+    settings = folder / "pip.conf"
+    settings.write_text(_pip_settings())
+    given = (f"BUILD_IMAGE={bases['build']}", f"BASE_IMAGE={bases['run']}", *arguments)
+    buildah(
+        "build", "--isolation", "chroot", "--layers=false", "--tag", name,
+        *(part for argument in given for part in ("--build-arg", argument)),
+        "--secret", f"id=pip.conf,src={settings}",
+        *(("--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro") if CERTIFICATES.is_dir() else ()),
+        "--file", str(PROJECT / program / "Dockerfile"), str(PROJECT),
+    )  # fmt: skip
 
 
 def _name(index: Path) -> None:
