@@ -20,6 +20,8 @@ from vaco.experience import Experience
 from vaco.trajectory import Request, request_parts
 from vaco.v1 import trajectory_pb2 as pb
 
+from vaco_actor.given_up import Lost
+
 _MAX_RESULTS: Final = 4
 
 
@@ -154,6 +156,13 @@ class Outbox:
         """Fragments whose fate is not known."""
         with self._changed:
             return len(self._pending)
+
+    @property
+    def unanswered(self) -> Lost:
+        """The same fragments, with the samples that they hold."""
+        with self._changed:
+            samples = sum(pending.samples for pending in self._pending.values())
+            return Lost(samples, len(self._pending))
 
     # The link thread's side.
 

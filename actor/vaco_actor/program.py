@@ -100,8 +100,7 @@ class _Actor:
         self._mailbox = Mailbox()
         self._lock_step = LockStep(job.spec.learner.batch_size) if job.spec.synchronous else None
         self._made_with: Weights | None = None
-        self._outbox = Outbox(self._decided)
-        self._answered = 0
+        self._outbox = Outbox(self._lock_step.decided if self._lock_step else _forget)
         words = ("completions", "groups") if job.spec.is_language else ("samples", "fragments")
         self._given_up = GivenUp(*words)
         self._counters = Counters()
@@ -221,8 +220,7 @@ class _Actor:
         self._pulse.rest()
         self._outbox.leave()
         ending = self._link.join(max(0.0, deadline - time.monotonic()))
-        unanswered = self._counters.samples - self._answered
-        self._give_up("got no answer", Lost(unanswered, self._outbox.unacknowledged))
+        self._give_up("got no answer", self._outbox.unanswered)
         if self._given_up.total.samples:
             complete = ending is not None and ending.outcome is Outcome.COMPLETE
             _LOG.log(logging.INFO if complete else logging.WARNING, "%s", self._given_up)
@@ -237,12 +235,6 @@ class _Actor:
         self._given_up.add(reason, lost)
         self._counters.given_up = self._given_up.total.samples
 
-    def _decided(self, fate: Fate) -> None:
-        """Note what became of a fragment, in the link's thread."""
-        self._answered += fate.samples
-        if self._lock_step is not None:
-            self._lock_step.decided(fate)
-
     def _report(self, message: str, *, permanent: bool) -> None:
         self._pulse.rest()
         self._outbox.fail(message, permanent=permanent)
@@ -252,3 +244,7 @@ class _Actor:
 def _say(ending: Ending) -> None:
     level = logging.INFO if _EXITS[ending.outcome] == EXIT_OK else logging.ERROR
     _LOG.log(level, "%s %s", ending.outcome.name.lower(), ending.details)
+
+
+def _forget(_fate: Fate) -> None:
+    """Without lock-step, what became of a fragment changes nothing here."""

@@ -137,8 +137,7 @@ class IncomingFragment:
             raise MalformedFragment(field, f"dtype {array.dtype}, expected {dtype}")
         if shape is not None and array.shape != shape:
             raise MalformedFragment(field, f"shape {array.shape}, expected {shape}")
-        if array.dtype.kind == "b":
-            check_bools(field, array)
+        check_bools(field, array)
         return array
 
     def named_tensors(self, field: str, leading: tuple[int, ...]) -> dict[str, Array]:
@@ -162,8 +161,7 @@ class IncomingFragment:
             if array.shape[: len(leading)] != leading:
                 problem = f"shape {array.shape} does not begin with {leading}"
                 raise MalformedFragment(f"{field}[{name}]", problem)
-            if array.dtype.kind == "b":
-                check_bools(f"{field}[{name}]", array)
+            check_bools(f"{field}[{name}]", array)
         return arrays
 
 

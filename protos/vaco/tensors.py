@@ -160,13 +160,15 @@ def check_bools(field: str, array: Array) -> None:
 
     Args:
         field: what to name in the error.
-        array: of bools.
+        array: of any dtype; others than bools are passed over.
 
     Raises:
         MalformedFragment: there is one.
 
     """
-    if array.size and np.maximum.reduce(array.reshape(-1).view(np.uint8)) > 1:
+    if array.dtype.kind != "b" or array.size == 0:
+        return
+    if np.maximum.reduce(array.reshape(-1).view(np.uint8)) > 1:
         raise MalformedFragment(field, "a bool that is neither 0 nor 1")
 
 

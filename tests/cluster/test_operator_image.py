@@ -38,11 +38,6 @@ def container(archive: Path) -> Iterator[str]:  # noqa: ARG001 - built before
     images.buildah("rm", name)
 
 
-def _python(container: str, *arguments: str) -> str:
-    command = ("run", "--isolation", "chroot", "--user", "65532:65532", container, "--", "python")
-    return images.buildah(*command, *arguments)
-
-
 def _configuration() -> dict[str, Any]:
     found = json.loads(images.buildah("inspect", "--type", "image", images.NAME))
     configuration: dict[str, Any] = found["OCIv1"]["config"]
@@ -50,20 +45,20 @@ def _configuration() -> dict[str, Any]:
 
 
 def test_the_operator_starts_in_it(container: str) -> None:
-    told = _python(container, "-m", "vaco_operator.cluster", "--help")
+    told = images.python(container, "-m", "vaco_operator.cluster", "--help")
     assert "--watch-namespaces" in told
 
 
 def test_outside_of_a_cluster_it_says_what_it_lacks(container: str) -> None:
     flags = ("--namespace=a", "--learner-image=b", "--actor-image=c", "--kubeconfig=/d")
     with pytest.raises(ClusterError, match=r"needs the package kubernetes. Install vaco\[operator"):
-        _python(container, "-m", "vaco_operator.cluster", *flags)
+        images.python(container, "-m", "vaco_operator.cluster", *flags)
 
 
 def test_what_it_has_no_use_for_is_not_in_it(container: str) -> None:
     unwanted = ["torch", "numpy", "gymnasium", "kubernetes", "plotly", "typer", "pip", "uv"]
     script = f"import importlib.util as u; print([n for n in {unwanted} if u.find_spec(n)])"
-    assert _python(container, "-c", script).splitlines()[-1] == "[]"
+    assert images.python(container, "-c", script).splitlines()[-1] == "[]"
 
 
 def test_its_bytecode_is_compiled_and_believed(container: str) -> None:
@@ -73,7 +68,7 @@ def test_its_bytecode_is_compiled_and_believed(container: str) -> None:
         "cached = pathlib.Path(u.cache_from_source(u.find_spec('vaco.job').origin))\n"
         "print(int.from_bytes(cached.read_bytes()[4:8], 'little'))"
     )
-    assert _python(container, "-c", script).splitlines()[-1] == "1"
+    assert images.python(container, "-c", script).splitlines()[-1] == "1"
 
 
 def test_it_runs_as_nobody_in_particular_and_says_what_it_is(archive: Path) -> None:

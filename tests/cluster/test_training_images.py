@@ -41,14 +41,9 @@ def container(image: str) -> Iterator[str]:
     images.buildah("rm", name)
 
 
-def _python(container: str, *arguments: str) -> str:
-    command = ("run", "--isolation", "chroot", "--user", "65532:65532", container, "--", "python")
-    return images.buildah(*command, *arguments)
-
-
 def test_its_program_starts_in_it(image: str, container: str) -> None:
     program = image.partition("/")[2].partition(":")[0]
-    assert "--job" in _python(container, "-m", f"vaco_{program}", *HELP[program])
+    assert "--job" in images.python(container, "-m", f"vaco_{program}", *HELP[program])
     found = json.loads(images.buildah("inspect", "--type", "image", image))
     configuration: dict[str, Any] = found["OCIv1"]["config"]
     assert configuration["Entrypoint"] == ["python", "-m", f"vaco_{program}"]
@@ -60,4 +55,4 @@ def test_it_computes_and_holds_neither_pip_nor_the_operators_libraries(container
         "import importlib.util as u, torch; print(float(torch.ones(3).sum()), "
         "[n for n in ('pip', 'uv', 'kubernetes', 'typer') if u.find_spec(n)])"
     )
-    assert _python(container, "-c", script).splitlines()[-1] == "3.0 []"
+    assert images.python(container, "-c", script).splitlines()[-1] == "3.0 []"

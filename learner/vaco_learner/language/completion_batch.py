@@ -133,3 +133,10 @@ def deal(batch: CompletionBatch, count: int, generator: torch.Generator) -> list
     order = torch.randperm(len(usable_G), generator=generator).to(usable_G.device)
     parts = usable_G[order].tensor_split(max(1, min(count, len(usable_G))))
     return [part_of(batch, torch.isin(batch.group_S, group_G)) for group_G in parts if len(group_G)]
+
+
+def any_by_completion(flag_N: Tensor, length_S: Tensor) -> Tensor:
+    """Return booleans [S]: whether any of a completion's tokens has the flag."""
+    if not len(flag_N):  # of no tokens torch reduces nothing
+        return torch.zeros_like(length_S, dtype=torch.bool)
+    return torch.segment_reduce(flag_N.float(), "max", lengths=length_S, initial=0.0) > 0

@@ -16,7 +16,7 @@ from vaco_learner.algorithms.base import kl_from_behaviour
 from vaco_learner.diagnostics import MAX_TV_STEPS, importance
 from vaco_learner.filter import total_variation
 from vaco_learner.language.algorithms import TokenMinibatch, Weighed
-from vaco_learner.language.completion_batch import CompletionBatch, Part
+from vaco_learner.language.completion_batch import CompletionBatch, Part, any_by_completion
 from vaco_learner.language.filter import Scope, prompt_variation, scoped_variation
 from vaco_learner.ratios import bounded
 
@@ -197,8 +197,8 @@ def of_mismatch(batch: CompletionBatch, start: TokenScores, lag_N: Tensor) -> di
     log_rho_N = start.logp_N - batch.behaviour_logp_N
     outside_N = torch.zeros_like(lag_N).bool() if start.outside_N is None else start.outside_N
     # Behind keys and values of older weights, a token of lag 0 is of no single version.
-    oldest_S = torch.segment_reduce(lag_N.float(), "max", lengths=batch.length_S, initial=0.0)
-    is_fresh_N = (oldest_S == 0).repeat_interleave(batch.length_S)
+    lagged_S = any_by_completion(lag_N != 0, batch.length_S)
+    is_fresh_N = (~lagged_S).repeat_interleave(batch.length_S)
     fresh_N, lagged_N = log_rho_N[is_fresh_N], log_rho_N[~is_fresh_N]
     far_N = fresh_N.abs()
     return {

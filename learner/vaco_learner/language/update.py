@@ -30,7 +30,14 @@ from vaco_policy.seeding import derive
 from vaco_learner.filter import Logps
 from vaco_learner.language.advantages import group_advantages
 from vaco_learner.language.algorithms import TokenMinibatch, Weighed, make_algorithm, weigh
-from vaco_learner.language.completion_batch import CompletionBatch, Part, collate, deal, part_of
+from vaco_learner.language.completion_batch import (
+    CompletionBatch,
+    Part,
+    any_by_completion,
+    collate,
+    deal,
+    part_of,
+)
 from vaco_learner.language.diagnostics import (
     LanguageStats,
     of_completions,
@@ -141,7 +148,7 @@ class LanguageUpdater:
             **of_mismatch(batch, start, lag_N),
             **of_completions(batch, advantage_S, self._group_size),
             threshold=self._algorithm.threshold,
-            filtered_samples=_completions_with(phase.dropped_N, whole),
+            filtered_samples=int(any_by_completion(phase.dropped_N, whole.length_S).sum()),
             learning_rate=learning_rate,
         )
 
@@ -241,10 +248,3 @@ class LanguageUpdater:
 
 def _backward(slope_N: Tensor, logp_N: Tensor) -> None:
     torch.dot(slope_N, logp_N).backward()  # type: ignore[no-untyped-call]
-
-
-def _completions_with(flag_N: Tensor, whole: Part) -> int:
-    if not len(flag_N):
-        return 0
-    any_S = torch.segment_reduce(flag_N.float(), "max", lengths=whole.length_S)
-    return int((any_S > 0).sum())

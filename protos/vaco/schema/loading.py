@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from vaco.schema.base import Part
 from vaco.schema.manifest import Document, read_file
 from vaco.schema.overrides import apply_overrides
-from vaco.schema.problems import FieldError, JobError, Translator, shown
+from vaco.schema.problems import FieldError, JobError, Translator, shown, spell
 from vaco.schema.sound import Place, broken_rules
 from vaco.schema.tags import with_guessed_tags
 from vaco.schema.tree import tree_of
@@ -97,21 +97,24 @@ def _resolve_files(
     if not isinstance(task, dict):
         return []
     imports, data = task.get("imports"), task.get("data")
-    named: list[tuple[Any, Place, str]] = []
+    named: list[tuple[Any, Place]] = []
     if isinstance(imports, list):
-        named += [(imports, ("imports", i), f"imports[{i}]") for i in range(len(imports))]
+        named += [
+            (imports, ("spec", "task", "imports", i))
+            for i, name in enumerate(imports)
+            if isinstance(name, str) and name.endswith(".py")
+        ]
     if isinstance(data, dict) and data.get("type", "jsonl") == "jsonl":
-        named += [(data, ("data", key), f"data.{key}") for key in _FILES if key in data]
+        there = [key for key in _FILES if isinstance(data.get(key), str)]
+        named += [(data, ("spec", "task", "data", key)) for key in there]
     problems = []
-    for holder, place, written in named:
+    for holder, place in named:
         name = holder[place[-1]]
-        is_file = isinstance(name, str) and (place[0] == "data" or name.endswith(".py"))
-        if not is_file or Path(name).is_absolute():
+        if Path(name).is_absolute():
             continue
         holder[place[-1]] = str((directory / name).resolve())
         if not Path(holder[place[-1]]).is_file():
             problem = f"there is no file {shown(name)} in {directory.resolve()}"
             cure = "Give its path relative to the manifest."
-            line = lines.get(("spec", "task", *place))
-            problems.append(FieldError(f"spec.task.{written}", problem, cure, line))
+            problems.append(FieldError(spell(place), problem, cure, lines.get(place)))
     return problems

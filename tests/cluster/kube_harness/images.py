@@ -103,6 +103,12 @@ def buildah(*arguments: str) -> str:
     return _run("buildah", *storage, "--storage-driver", "vfs", *arguments)
 
 
+def python(container: str, *arguments: str) -> str:
+    """Run a container's Python as the user that it is meant for; returns what it printed."""
+    command = ("run", "--isolation", "chroot", "--user", "65532:65532", container, "--", "python")
+    return buildah(*command, *arguments)
+
+
 def _base(name: str, say: Say) -> str:
     """Make a base image unless it is there; returns its name."""
     recipe = BASES[name]
