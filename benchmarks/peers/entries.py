@@ -153,7 +153,7 @@ ENTRIES = (
         Settings(
             "[examples/cartpole.yaml](../../examples/cartpole.yaml)",
             "64, 64, tanh",
-            "1 to 2 x 4, vectorised",
+            "1 to 2 x 1",
             "2,048, 512",
             "4",
             "learner, 1 to 2 actors, `vaco run`",
