@@ -2,18 +2,28 @@
 
 import argparse
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
+
+if TYPE_CHECKING:
+    from vaco_lab.cell import Cell
+    from vaco_lab.store import Store
 
 EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (see `vaco.errors`)."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
+    # `vaco bench` says how it was called itself.
+    options.command_line = options.command_line or shlex.join(["python", "-m", "vaco_lab", *given])
     try:
         return {"lag": _lag, "report": _report}[options.command](options)
     except UserError as error:
@@ -27,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _lag(options: argparse.Namespace) -> int:
     from vaco_lab.matrix import cells_of, load_matrix
     from vaco_lab.pool import run_cells
-    from vaco_lab.provenance import commit
+    from vaco_lab.provenance import Provenance
     from vaco_lab.store import Store
 
     matrix = load_matrix(options.matrix)
@@ -36,10 +46,12 @@ def _lag(options: argparse.Namespace) -> int:
     with store.locked():
         store.keep(matrix)
         try:
-            failed = run_cells(store, cells, options.workers, commit())
+            provenance = Provenance.here(options.workers, options.command_line)
+            failed = run_cells(store, cells, options.workers, provenance)
         finally:
             count = store.write_tables(cells)
     sys.stdout.write(f"{count} of {len(cells)} cells are in {store.root / 'table.csv'}\n")
+    _tell_unclaimed(store, cells)
     if failed:
         sys.stderr.write(f"{len(failed)} cells failed; the same command runs them again\n")
     return EXIT_FAILURE if failed else EXIT_OK
@@ -49,12 +61,27 @@ def _report(options: argparse.Namespace) -> int:
     from vaco_lab.page import write_page
     from vaco_lab.store import Store
 
-    sys.stdout.write(f"{write_page(Store(options.directory), options.out)}\n")
+    store = Store(options.directory)
+    matrix, cells = store.load()
+    store.write_tables(cells)
+    _tell_unclaimed(store, cells)
+    sys.stdout.write(f"{write_page(store, options.out)}\n")
+    shutil.copyfile(store.root / "table.csv", options.out / f"{matrix.name}.csv")
     return EXIT_OK
+
+
+def _tell_unclaimed(store: "Store", cells: "Sequence[Cell]") -> None:
+    count = store.unclaimed(cells)
+    if count:
+        sys.stderr.write(
+            f"{count} files in {store.root / 'rows'} are of no cell of this matrix: it was edited, "
+            "or results of this version differ\n"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vaco_lab", description=__doc__)
+    parser.add_argument("--command-line", default="", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(dest="command", required=True)
     lag = commands.add_parser("lag", help="run a matrix; the same command again goes on")
     lag.add_argument("matrix", type=Path, help="YAML file")

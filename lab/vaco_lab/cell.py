@@ -2,15 +2,24 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from vaco.job import VACOJob
+from vaco.job import VACOJob, VACOJobSpec
+from vaco.schema.base import Part, yaml_name
+
+from vaco_lab.evaluation import EvaluationPlan
 
 ASYNC: Final = "async"
 Lag = int | Literal["async"]
+
+RESULTS: Final = 1
+"""What runs give, as a number: to be raised when a change of the code, or of a default in the
+schema, has the same cell give something else. All cells are then run anew."""
+
+_TAGS: Final = ("type", "name")
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class Cell:
         switch: Of the variant.
         seed: Of everything that draws at random.
         job: With all of that in it.
-        final_episodes: Episodes that its final return is a mean over.
+        evaluation: When and on how much it is evaluated.
+        low: Return that counts as 0, which a run that diverged gets; None if nobody said.
 
     """
 
@@ -34,21 +44,69 @@ class Cell:
     switch: str
     seed: int
     job: VACOJob
-    final_episodes: int
+    evaluation: EvaluationPlan
+    low: float | None = None
+
+    @property
+    def budget(self) -> int:
+        """Steps that it is trained for."""
+        return self.job.spec.stop.env_steps or 0
 
     @cached_property
     def key(self) -> str:
-        """Its name in a file system: labels to read, and a digest of all that decides its result.
+        """Its name in a file system: a digest of all that decides its result, and of nothing else.
 
-        A cell of an edited matrix has its old key if it would do the same as before.
+        Labels do not. Nor does what has its default: a field that is new in the schema, or a
+        default that is written out, leaves the key as it is.
         """
-        spec = self.job.spec.model_dump(mode="json", by_alias=True)
-        decides = json.dumps([spec, self.lag, self.seed, self.final_episodes], sort_keys=True)
-        digest = hashlib.sha256(decides.encode()).hexdigest()[:12]
-        labels = (self.environment, self.algorithm, f"K{self.lag}", self.switch, f"s{self.seed}")
-        words = [re.sub(r"[^A-Za-z0-9]+", "_", label).strip("_") for label in labels]
-        return "-".join([*(word for word in words if word), digest])
+        plan = self.evaluation
+        # A real run is evaluated at its end alone.
+        evaluated = [1 if self.lag == ASYNC else plan.points, plan.episodes]
+        job = _deciding(self.job.spec, self.lag)
+        decides = json.dumps([RESULTS, job, self.lag, self.seed, evaluated], sort_keys=True)
+        return hashlib.sha256(decides.encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         switch = f" {self.switch}" if self.switch != "-" else ""
         return f"{self.environment} {self.algorithm}{switch} K={self.lag} seed {self.seed}"
+
+
+def _deciding(spec: VACOJobSpec, lag: Lag) -> dict[str, Any]:
+    """Return the parts of a job that decide what a run gives; of a real one that is nearly all."""
+    control = spec.control
+    parts = {
+        "task": _said(control.task)
+        | {"imports": [_content(name) for name in control.task.imports]},
+        "policy": _said(control.policy),
+        "algorithm": _said(control.algorithm),
+        "rollout": _said(spec.rollout),
+        "envSteps": spec.stop.env_steps,
+    }
+    if lag != ASYNC:
+        learner = spec.learner
+        return parts | {"batchSize": learner.batch_size, "precision": learner.precision}
+    real = {name: _said(getattr(spec, name)) for name in ("learner", "actors", "autoscaling")}
+    return parts | real | {"synchronous": spec.synchronous}
+
+
+def _said(part: Part) -> dict[str, Any]:
+    """Return a part's fields that differ from their defaults, and those that say what it is."""
+    return {
+        yaml_name(name): _plain(getattr(part, name))
+        for name, field in type(part).model_fields.items()
+        if name in _TAGS or getattr(part, name) != field.default
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        return _said(value)
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _content(name: str) -> str:
+    """Return the name of an imported module, or a digest of an imported file: not where it is."""
+    path = Path(name)
+    if path.suffix != ".py" or not path.is_file():
+        return name
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,7 +8,7 @@ made, and so checked, before the first is run.
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,6 +22,7 @@ from vaco.schema.overrides import apply_overrides
 from vaco.schema.problems import JobError
 
 from vaco_lab.cell import ASYNC, Cell, Lag
+from vaco_lab.evaluation import EvaluationPlan
 
 MAX_CELLS: Final = 10_000
 _LABEL: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9 ._+=,/x-]{0,39}")
@@ -61,13 +62,26 @@ class Matrix(Part):
         description="For each environment the return that counts as 0 and the one that counts as "
         "1: by these environments are averaged.",
     )
-    final_episodes: int = Field(
-        default=100, ge=1, le=10_000, description="Episodes that the final return is a mean over."
+    evaluation: EvaluationPlan = Field(
+        default=EvaluationPlan(), description="When and on how much each run is evaluated."
+    )
+    cell_minutes: float = Field(
+        default=30.0,
+        gt=0,
+        le=100_000,
+        description="Minutes after which a cell is killed and counts as failed.",
+    )
+    findings: str | None = Field(
+        default=None,
+        description="The path of what is said of the results, in Markdown, which the page prints; "
+        "left out: NAME.md beside the matrix, if there is one.",
     )
 
 
 def load_matrix(path: Path) -> Matrix:
     """Read a matrix; its base is then a job in full, so that it can be written elsewhere.
+
+    For the same reason the path of its findings is then absolute; there need be no such file.
 
     Raises:
         UserError: The file, the base or an entry will not do.
@@ -75,9 +89,9 @@ def load_matrix(path: Path) -> Matrix:
     """
     matrix = load(Matrix, path, ())
     _check(matrix, str(path))
-    if isinstance(matrix.base, dict):
-        return matrix
-    return matrix.model_copy(update={"base": _base(path.parent / matrix.base)})
+    findings = (path.parent / (matrix.findings or f"{matrix.name}.md")).resolve()
+    base = matrix.base if isinstance(matrix.base, dict) else _base(path.parent / matrix.base)
+    return matrix.model_copy(update={"base": base, "findings": str(findings)})
 
 
 def _base(path: Path) -> dict[str, Any]:
@@ -99,12 +113,14 @@ def cells_of(matrix: Matrix, source: str) -> list[Cell]:
         source: Where it comes from, for errors.
 
     Raises:
-        UserError: An entry makes a job that is not sound, or none that can be compared.
+        UserError: An entry makes a job that is not sound, none that can be compared, or the same
+            as another.
 
     """
     axes = matrix.axes
     made: list[Cell] = []
     for environment in axes.environment:
+        low = matrix.scores[environment][0] if environment in matrix.scores else None
         jobs = {
             labels: _job(matrix, source, (environment, *labels))
             for labels in itertools.product(axes.algorithm, axes.switch)
@@ -114,9 +130,9 @@ def cells_of(matrix: Matrix, source: str) -> list[Cell]:
                 _check_lag(job, lag, source)
                 seeded = job.model_copy(update={"spec": job.spec.model_copy(update={"seed": seed})})
                 algorithm, switch = labels
-                made.append(
-                    Cell(environment, algorithm, lag, switch, seed, seeded, matrix.final_episodes)
-                )
+                names = (environment, algorithm, lag, switch, seed)
+                made.append(Cell(*names, seeded, matrix.evaluation, low))
+    _check_twins(made, source)
     return made
 
 
@@ -142,6 +158,16 @@ def _job(matrix: Matrix, source: str, labels: tuple[str, str, str]) -> VACOJob:
             "Give `envSteps`, and neither `return` nor `wallClockSeconds`.",
         )
     return job
+
+
+def _check_twins(cells: Sequence[Cell], source: str) -> None:
+    """Refuse entries that do the same under two labels: one run would count as two."""
+    known: dict[str, Cell] = {}
+    for cell in cells:
+        twin = known.setdefault(cell.key, cell)
+        if twin is not cell:
+            cure = "Remove one, or let its assignments change something."
+            raise UserError(f"{source} axes", f"'{twin}' and '{cell}' are the same run", cure)
 
 
 def _check_lag(job: VACOJob, lag: Lag, source: str) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from vaco_learner.windows import summarise_lags
 
+from vaco_lab.evaluation import Evaluated
+
 MAX_POINTS: Final = 200
 """Points of a curve that are kept; evenly spaced ones if there were more."""
 
@@ -20,10 +22,10 @@ class Point:
 
     Attributes:
         env_steps: Samples trained so far.
-        return_mean: Mean return of the last `finalEpisodes` episodes, or of fewer at the start;
-            None before the first one ended.
+        return_mean: Mean return of the last 100 training episodes, or of fewer at the start; None
+            before the first one ended.
         tv: Between the policy and the filter's anchor, mean over gradient steps.
-        tv_max: The same, maximum over gradient steps.
+        tv_max: The same, maximum over those gradient steps that `tv_per_step` has.
         tv_behaviour: Against the policy that acted.
         tv_start: Against the learner's at the start of the phase.
         filtered_share: Samples dropped, mean over gradient steps.
@@ -70,38 +72,20 @@ class TvByStep:
         return [[float(a), float(b)] for a, b in zip(mean, self.most, strict=True)]
 
 
-def area(points: Sequence[Point]) -> float | None:
-    """Return the area under the curve over its width: the mean return over the run's steps.
-
-    The running mean return holds from one update to the next, and the first one known also for the
-    steps before it.
-    """
-    known = [point for point in points if point.return_mean is not None]
-    if not known:
-        return None
-    total, before = 0.0, 0
-    for point in known:
-        assert point.return_mean is not None  # noqa: S101 - the filter above
-        total += point.return_mean * (point.env_steps - before)
-        before = point.env_steps
-    return total / before
-
-
 def summary(points: Sequence[Point]) -> dict[str, Any]:
-    """Return the columns of a row that come from its curve; means weigh all updates alike."""
-    if not points:
-        return {"final_return": None, "auc": None, "env_steps": 0, "updates": 0}
+    """Return the columns of a row that come from its curve; means weigh all updates alike.
 
-    def mean(name: str) -> float:
-        return math.fsum(getattr(point, name) for point in points) / len(points)
+    Of a run that diverged in its first update they are None.
+    """
+
+    def mean(name: str) -> float | None:
+        return math.fsum(getattr(p, name) for p in points) / len(points) if points else None
 
     return {
-        "final_return": points[-1].return_mean,
-        "auc": area(points),
-        "env_steps": points[-1].env_steps,
+        "env_steps": points[-1].env_steps if points else 0,
         "updates": len(points),
         "tv_mean": mean("tv"),
-        "tv_max": max(point.tv_max for point in points),
+        "tv_max": max((point.tv_max for point in points), default=None),
         "tv_behaviour_mean": mean("tv_behaviour"),
         "tv_start_mean": mean("tv_start"),
         "filtered_share": mean("filtered_share"),
@@ -130,18 +114,22 @@ class Record:
 
     Attributes:
         points: Of every update.
-        tv_by_step: Over the gradient steps of a phase; empty for a real run.
+        evaluations: That took place; the first before training.
+        tv_by_step: Over the gradient steps of a phase.
         lags: Samples by lag in versions.
         outcome: `complete`, or `diverged`: a loss or a gradient was not finite.
-        seconds: It took.
+        seconds: The training took, evaluations aside.
+        evaluation_seconds: These took.
 
     """
 
     points: list[Point] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
     tv_by_step: TvByStep = field(default_factory=TvByStep)
     lags: Counter[int] = field(default_factory=Counter)
     outcome: str = "complete"
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
 
     def count_lags(self, lags: NDArray[np.int64], samples: NDArray[np.int64]) -> None:
         """Count that many samples of these lags."""
@@ -149,7 +137,7 @@ class Record:
             self.lags[int(lag)] += int(count)
 
     def row(self) -> dict[str, Any]:
-        """Return the columns of its row that are measured."""
+        """Return the columns of its row but those that come from its evaluations."""
         lags = sorted(self.lags)
         told = summarise_lags(np.array(lags, np.int64), np.array([self.lags[n] for n in lags]))
         return {
@@ -159,6 +147,7 @@ class Record:
             "lag_p95": told.p95,
             "lag_max": told.max,
             "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
         }
 
     def curve(self) -> list[dict[str, Any]]:

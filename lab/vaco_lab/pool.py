@@ -16,12 +16,15 @@ from vaco.errors import UserError
 
 from vaco_lab.cell import ASYNC, Cell
 from vaco_lab.progress import Progress
+from vaco_lab.provenance import Provenance
 from vaco_lab.store import Store
 
 _POLL_SECONDS: Final = 1.0
 
 
-def run_cells(store: Store, cells: Sequence[Cell], workers: int, commit: str) -> list[Cell]:
+def run_cells(
+    store: Store, cells: Sequence[Cell], workers: int, provenance: Provenance
+) -> list[Cell]:
     """Run what is not finished yet; return the cells that failed.
 
     Processes are forked from one that has imported torch already, and die with this one.
@@ -36,7 +39,7 @@ def run_cells(store: Store, cells: Sequence[Cell], workers: int, commit: str) ->
         around.callback(_end_all, running)
         while True:
             while len(running) < workers and (cell := next(queue, None)) is not None:
-                process = context.Process(target=run_cell, args=(store, cell, commit))
+                process = context.Process(target=run_cell, args=(store, cell, provenance))
                 process.start()
                 running[process.sentinel] = process, cell
             if not running:
@@ -51,7 +54,7 @@ def run_cells(store: Store, cells: Sequence[Cell], workers: int, commit: str) ->
                 progress.ended(cell, done=done)
 
 
-def run_cell(store: Store, cell: Cell, commit: str) -> None:
+def run_cell(store: Store, cell: Cell, provenance: Provenance) -> None:
     """Run one cell, in a process of its own."""
     # Ctrl-C is for the parent, which ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,7 +68,7 @@ def run_cell(store: Store, cell: Cell, commit: str) -> None:
             from vaco_lab.imposed import run_imposed
 
             record = run_imposed(cell, cell.lag)
-        store.finish(cell, record, commit)
+        store.finish(cell, record, provenance)
     except UserError as error:
         sys.stderr.write(f"error: {cell}: {error}\n")
         sys.exit(1)

@@ -3,18 +3,53 @@
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Self
+
+_CODE = ("protos", "actor", "learner", "operator", "lab", "constraints.txt")
 
 
-def commit() -> str:
-    """Return the commit of the code that trains, `-dirty` if it differs; `unknown` elsewhere."""
-    root = Path(__file__).parents[2]
-    head = _git(root, "rev-parse", "--short", "HEAD")
-    if not head:
-        return "unknown"
-    changed = _git(root, "status", "--porcelain", "--", "protos", "actor", "learner", "lab")
-    return f"{head}-dirty" if changed else head
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What ran some cells.
+
+    Attributes:
+        commit: Of the code; `unknown` where it is not a git repository.
+        dirty: Whether the code differed from that commit.
+        machine: See `machine`.
+        python: Version, like the next two.
+        torch: Its version.
+        numpy: Its version.
+        workers: Cells that ran at once.
+        command: As the user typed it.
+
+    """
+
+    commit: str
+    dirty: bool
+    machine: str
+    python: str
+    torch: str
+    numpy: str
+    workers: int
+    command: str
+
+    @classmethod
+    def here(cls, workers: int, command: str) -> Self:
+        """Return that of this process."""
+        root = Path(__file__).parents[2]
+        return cls(
+            commit=_git(root, "rev-parse", "--short", "HEAD") or "unknown",
+            dirty=bool(_git(root, "status", "--porcelain", "--", *_CODE)),
+            machine=machine(),
+            python=platform.python_version(),
+            torch=metadata.version("torch"),
+            numpy=metadata.version("numpy"),
+            workers=workers,
+            command=command,
+        )
 
 
 def _git(root: Path, *arguments: str) -> str:

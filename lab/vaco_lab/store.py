@@ -1,10 +1,11 @@
 """A matrix on the disk.
 
     matrix.yaml     what was asked for, with its base in full
-    rows/KEY.json   one finished cell: its row, curve and TV by gradient step
+    rows/KEY.json   one finished cell: its row, evaluations, curve and TV by gradient step, and what
+                    ran it
     runs/KEY/       the run directory of an `async` cell
     table.csv       a row for each finished cell, in the matrix's order
-    curves.csv      their curves, thinned: a row for each point
+    curves.csv      their curves, thinned: a row for each point and each evaluation
     steps.csv       their TV by gradient step of a phase: mean and maximum over phases
 
 A cell is finished when its file was renamed into place; the tables are made of these files alone.
@@ -14,8 +15,10 @@ import csv
 import fcntl
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,20 +26,23 @@ from vaco.errors import UserError
 from vaco.files import replace_file
 from vaco.schema.loading import dump
 
-from vaco_lab.cell import Cell
+from vaco_lab.cell import ASYNC, Cell
+from vaco_lab.evaluation import area, completed
 from vaco_lab.matrix import Matrix, cells_of, load_matrix
 from vaco_lab.measures import Record
+from vaco_lab.provenance import Provenance
 
 COLUMNS: Final = (
     *("environment", "algorithm", "switch", "lag", "seed", "outcome", "final_return", "auc"),
-    *("env_steps", "updates", "seconds", "tv_mean", "tv_max", "tv_behaviour_mean"),
+    *("env_steps", "updates", "seconds", "evaluation_seconds"),
+    *("tv_mean", "tv_max", "tv_behaviour_mean"),
     *("tv_start_mean", "filtered_share", "over_threshold_share", "ess_mean", "kl_mean"),
     *("lag_p50", "lag_p95", "lag_max"),
 )
 _LABELS: Final = COLUMNS[:5]
 _POINT: Final = (
-    *("env_steps", "return_mean", "tv", "tv_max", "tv_behaviour", "tv_start", "filtered_share"),
-    *("over_threshold_share", "ess", "kl", "entropy"),
+    *("env_steps", "evaluation_return", "return_mean", "tv", "tv_max", "tv_behaviour"),
+    *("tv_start", "filtered_share", "over_threshold_share", "ess", "kl", "entropy"),
 )
 
 
@@ -95,31 +101,45 @@ class Store:
         """Whether the cell needs to be run no more."""
         return self._file(cell).is_file()
 
-    def finish(self, cell: Cell, record: Record, commit: str) -> None:
+    def finish(self, cell: Cell, record: Record, provenance: Provenance) -> None:
         """Keep what came of a cell, whole or not at all."""
+        date = datetime.now(UTC).isoformat(timespec="seconds")
         document = {
-            "commit": commit,
             "row": _labels(cell) | record.row(),
+            "evaluations": record.evaluations,
             "curve": record.curve(),
             "tv_by_step": record.tv_by_step.rows(),
+            "provenance": asdict(provenance) | {"date": date},
         }
-        replace_file(self._file(cell), json.dumps(document, allow_nan=False), durable=True)
+        # Evaluations are kept as they were: what stands for those that never were may change.
+        judged = _judged(document, cell) | {"evaluations": record.evaluations}
+        replace_file(self._file(cell), json.dumps(judged, allow_nan=False), durable=True)
 
     def read(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-        """Return what came of those that are finished, in their order."""
-        found: list[dict[str, Any]] = []
-        for cell in cells:
-            if self.is_finished(cell):
-                document = json.loads(self._file(cell).read_text(encoding="utf-8"))
-                # Labels may have changed since; what they stand for has not, or the key had.
-                document["row"] |= _labels(cell)
-                found.append(document)
-        return found
+        """Return what came of those that are finished, in their order.
+
+        Each has `row` (see `COLUMNS`), `evaluations` ([steps, mean return] each; of a run that
+        diverged those too that it did not live to see), `curve`, `tv_by_step`, `provenance`.
+
+        Raises:
+            UserError: A file is damaged.
+
+        """
+        return [self._read(cell) for cell in cells if self.is_finished(cell)]
+
+    def unclaimed(self, cells: Sequence[Cell]) -> int:
+        """Return how many finished cells there are that are none of these."""
+        names = {self._file(cell).name for cell in cells}
+        return sum(path.name not in names for path in self._rows.glob("*.json"))
 
     def write_tables(self, cells: Sequence[Cell]) -> int:
         """Write the three tables; return how many cells are in them."""
         documents = self.read(cells)
-        curves = ({**d["row"], **point} for d in documents for point in d["curve"])
+        curves = (
+            {name: d["row"][name] for name in _LABELS} | point
+            for d in documents
+            for point in _whole_curve(d)
+        )
         steps = (
             {**d["row"], "gradient_step": step, "tv_step_mean": mean, "tv_step_max": most}
             for d in documents
@@ -131,7 +151,18 @@ class Store:
         self._write("steps.csv", (*_LABELS, *names), steps)
         return len(documents)
 
-    def _write(self, name: str, columns: Sequence[str], rows: Iterator[dict[str, Any]]) -> None:
+    def _read(self, cell: Cell) -> dict[str, Any]:
+        path = self._file(cell)
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            # Labels may have changed since, and what counts as 0.
+            document["row"] |= _labels(cell)
+            return _judged(document, cell)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            cure = "Remove it; the cell runs again."
+            raise UserError(str(path), f"is damaged ({error!r})", cure) from error
+
+    def _write(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -144,3 +175,24 @@ class Store:
 
 def _labels(cell: Cell) -> dict[str, Any]:
     return {name: getattr(cell, name) for name in _LABELS}
+
+
+def _judged(document: dict[str, Any], cell: Cell) -> dict[str, Any]:
+    """Return a document with the columns that come from its evaluations."""
+    evaluations = [(int(steps), float(mean)) for steps, mean in document["evaluations"]]
+    if document["row"]["outcome"] != "complete":
+        evaluations = completed(evaluations, cell.evaluation, cell.budget, cell.low)
+    judged = {
+        "final_return": evaluations[-1][1],
+        # Of a real run nothing is known between its two ends.
+        "auc": None if cell.lag == ASYNC else area(evaluations, cell.budget),
+    }
+    return document | {"row": document["row"] | judged, "evaluations": evaluations}
+
+
+def _whole_curve(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the points of a curve with its evaluations, also those at which no point was kept."""
+    points = {point["env_steps"]: point for point in document["curve"]}
+    for steps, mean in document["evaluations"]:
+        points[steps] = points.get(steps, {"env_steps": steps}) | {"evaluation_return": mean}
+    return [points[steps] for steps in sorted(points)]

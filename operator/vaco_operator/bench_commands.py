@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,8 +46,11 @@ def _laboratory(command: str, what: Path, options: dict[str, Path | int | None])
     # Ctrl-C reaches the laboratory as well, which says how it ended; were it ignored here, the
     # laboratory would inherit that.
     signal.signal(signal.SIGINT, lambda *_: None)
+    # What ran is kept with its results.
+    called = [f"--command-line={shlex.join(['vaco', *sys.argv[1:]])}"]
     guard = [sys.executable, "-I", "-S", _guard.__file__, str(os.getpid())]
     done = subprocess.run(  # noqa: S603
-        [*guard, sys.executable, "-m", "vaco_lab", command, str(what), *given], check=False
+        [*guard, sys.executable, "-m", "vaco_lab", *called, command, str(what), *given],
+        check=False,
     )
     return EXIT_BAD_INPUT if done.returncode == EXIT_PERMANENT else done.returncode
