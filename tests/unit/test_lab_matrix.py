@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from vaco.errors import UserError
+from vaco_lab.__main__ import main
 from vaco_lab.matrix import cells_of, load_matrix
 
 BASE = {
@@ -128,3 +129,10 @@ def test_a_matrix_that_will_not_do_is_refused(changed, place, value, told):
 def test_the_matrices_of_the_studies_are_sound(path):
     made = cells_of(load_matrix(path), str(path))
     assert max(cell.seed for cell in made) >= 9
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "1.5", "two"])
+def test_a_number_of_workers_is_refused_in_words(workers, capsys):
+    with pytest.raises(SystemExit):
+        main(["lag", "matrix.yaml", f"--workers={workers}"])
+    assert f"--workers: {workers!r} is not a whole number from 1" in capsys.readouterr().err
