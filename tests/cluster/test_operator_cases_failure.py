@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from vaco.job import API_VERSION
 from vaco_operator.crd.definition import custom_resource_definition
 
 if TYPE_CHECKING:
+    from operator_harness.audit import Entry
     from operator_harness.stage import Field, Stage
 
 pytestmark = pytest.mark.cluster
@@ -106,6 +108,7 @@ def test_what_belongs_to_somebody_else_is_never_touched_and_named(field: Field, 
     name, foreign = _FOREIGN[kind]
     api_version = {"Deployment": "apps/v1"}.get(kind, "v1")
     metadata = {"name": name, "namespace": field.namespace}
+    since = datetime.now(UTC)
     there = field.api.create(
         {"apiVersion": api_version, "kind": kind, "metadata": metadata, **foreign}
     )
@@ -113,6 +116,11 @@ def test_what_belongs_to_somebody_else_is_never_touched_and_named(field: Field, 
     condition = field.wait_for_condition("Progressing", "False", reason="NameConflict")
     assert f"{kind} {name} exists and does not belong to this VACOJob" in condition["message"]
     field.wait("it is told", lambda: field.told("NameConflict"))
+    if kind == "Secret":
+        field.wait("it was tried three times", lambda: len(_writes(field, "secrets", since)) >= 3)
+        assert field.condition("Progressing")["reason"] == "NameConflict"
+    if kind != "Deployment":
+        assert field.find("Job", "pole-learner") is None
     found = field.get(kind, name)
     assert "ownerReferences" not in found["metadata"]
     assert [m["manager"] for m in found["metadata"]["managedFields"]].count("vaco-operator") == 0
@@ -121,6 +129,10 @@ def test_what_belongs_to_somebody_else_is_never_touched_and_named(field: Field, 
     field.wait_for_pods("learner", 1)
     field.wait_for_pods("actor", 1)
     field.wait_for_condition("Progressing", "True")
+
+
+def _writes(field: Field, resource: str, since: datetime) -> list[Entry]:
+    return [e for e in field.asked(since) if e.writes and e.resource == resource]
 
 
 _FOREIGN: dict[str, tuple[str, Document]] = {

@@ -12,7 +12,7 @@ and refuses if there is an object of that name: what belongs to somebody else is
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from vaco_operator.cluster.api_errors import (
     QuotaExceededError,
     UnavailableError,
 )
-from vaco_operator.cluster.desired import child_of
+from vaco_operator.cluster.desired import child_of, is_there
 from vaco_operator.cluster.observed import Child, Observed
 from vaco_operator.cluster.pods import controller_of
 from vaco_operator.cluster.projection import digest, projection
@@ -51,23 +51,21 @@ class Refused:
     trouble: Trouble
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """What became of a plan.
 
     Attributes:
-        wrote: whether anything was written.
+        wrote: what was patched, deleted or applied, in order.
         refused: what was not, in order.
-        complete: whether all children were tried, or what comes later needs one that was refused.
         conflict: a patch or deletion that met another object than the one it was decided on, if any
             did: what was seen was not so any more. The job has to be looked at again.
 
     """
 
-    wrote: bool
-    refused: tuple[Refused, ...]
-    complete: bool
-    conflict: ConflictError | None
+    wrote: list[Child] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    conflict: ConflictError | None = None
 
 
 @dataclass(slots=True)
@@ -113,31 +111,26 @@ class Applier:
             ApiError: a request failed for now; what comes after it was not tried.
 
         """
-        refused: list[Refused] = []
-        conflicts: list[ConflictError] = []
-        wrote = await self._patch(key, plan, refused, conflicts)
-        wrote |= await self._delete(key, plan, refused, conflicts)
-        complete = True
+        done = Done()
+        await self._patch(key, plan, done)
+        await self._delete(key, plan, done)
         for group in _groups(plan.children):
             outcomes = await asyncio.gather(
                 *(self._ensure(key, uid, document, observed) for document in group),
                 return_exceptions=True,
             )
+            can_go_on = True
             for document, outcome in zip(group, outcomes, strict=True):
-                if isinstance(outcome, bool):
-                    wrote |= outcome
-                else:
-                    complete &= self._can_go_on(key, document, outcome, observed, refused)
-            if not complete:
+                if isinstance(outcome, BaseException):
+                    can_go_on &= self._can_go_on(key, document, outcome, observed, done)
+                elif outcome:
+                    done.wrote.append(child_of(document))
+            if not can_go_on:
                 # What follows needs it.
                 break
-        return Done(wrote, tuple(refused), complete, next(iter(conflicts), None))
+        return done
 
-    async def _patch(
-        self, key: JobKey, plan: Plan, refused: list[Refused], conflicts: list[ConflictError]
-    ) -> bool:
-        """Patch; returns whether anything was written, and notes what was not."""
-        wrote = False
+    async def _patch(self, key: JobKey, plan: Plan, done: Done) -> None:
         for patch in plan.patches:
             child = Child(patch.resource, patch.name)
             try:
@@ -147,16 +140,15 @@ class Applier:
                 continue
             except ConflictError as error:
                 if not patch.wish:
-                    conflicts.append(error)
+                    done.conflict = done.conflict or error
                 continue
             except _REFUSALS as error:
                 trouble = _trouble(error, child, key)
                 if trouble is not None and not patch.wish:
-                    _note(refused, key, child, trouble)
+                    _note(done, key, child, trouble)
                 continue
-            wrote = True
+            done.wrote.append(child)
             self._stores[patch.resource].put(answer)
-        return wrote
 
     async def _send(self, key: JobKey, patch: Patch) -> Document:
         if not patch.applied:
@@ -168,11 +160,7 @@ class Applier:
         document = {**patch.change, "metadata": metadata}
         return await self._api.apply(patch.resource, document, patch.subresource)
 
-    async def _delete(
-        self, key: JobKey, plan: Plan, refused: list[Refused], conflicts: list[ConflictError]
-    ) -> bool:
-        """Delete; returns whether anything was deleted, and notes what was not."""
-        wrote = False
+    async def _delete(self, key: JobKey, plan: Plan, done: Done) -> None:
         for deletion in plan.deletions:
             child = Child(deletion.resource, deletion.name)
             try:
@@ -185,15 +173,14 @@ class Applier:
                     grace_seconds=deletion.grace_seconds,
                 )
             except ConflictError as error:
-                conflicts.append(error)
+                done.conflict = done.conflict or error
                 continue
             except _REFUSALS as error:
                 trouble = _trouble(error, child, key)
                 if trouble is not None:
-                    _note(refused, key, child, trouble)
+                    _note(done, key, child, trouble)
                 continue
-            wrote = True
-        return wrote
+            done.wrote.append(child)
 
     def _can_go_on(
         self,
@@ -201,7 +188,7 @@ class Applier:
         document: Document,
         error: BaseException,
         observed: Observed,
-        refused: list[Refused],
+        done: Done,
     ) -> bool:
         """Note why a child was not written; returns whether what follows can do without.
 
@@ -215,9 +202,9 @@ class Applier:
         trouble = _trouble(error, child, key)
         if trouble is None:
             return False
-        _note(refused, key, child, trouble)
+        _note(done, key, child, trouble)
         self._applied.get(key, {}).pop(child, None)
-        return child in observed.live
+        return is_there(child, observed)
 
     async def _ensure(self, key: JobKey, uid: str, document: Document, observed: Observed) -> bool:
         """Write a child unless it is as it should be; returns whether it was written."""
@@ -309,9 +296,9 @@ def _trouble(
     return Trouble(API_UNAVAILABLE, f"{child} cannot be written: {error.message}")
 
 
-def _note(refused: list[Refused], key: JobKey, child: Child, trouble: Trouble) -> None:
+def _note(done: Done, key: JobKey, child: Child, trouble: Trouble) -> None:
     _LOG.warning("%s: %s was refused: %s", key, child, trouble.message)
-    refused.append(Refused(child, trouble))
+    done.refused.append(Refused(child, trouble))
 
 
 def _is_as_left(known: _Applied | None, wanted: bytes, document: Document, live: Document) -> bool:

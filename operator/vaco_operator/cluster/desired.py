@@ -43,6 +43,16 @@ def child_of(document: Document) -> Child:
     return Child(resource, document["metadata"]["name"])
 
 
+def is_there(child: Child, observed: Observed) -> bool:
+    """Whether a child exists, so that what needs it can be written though it itself cannot be.
+
+    A Secret cannot be seen, but what makes pods is never made before it.
+    """
+    if child.resource == SECRETS:
+        return observed.learner_job is not None or observed.actors is not None
+    return child in observed.live
+
+
 def desired_children(
     job: VACOJob,
     observed: Observed,
@@ -89,7 +99,7 @@ def desired_children(
     wanted: list[Document] = []
     for document in built.in_order():
         child = child_of(document)
-        if child in observed.strangers or (child in put_off and child not in observed.live):
+        if child in observed.strangers or (child in put_off and not is_there(child, observed)):
             break
         if child in put_off:
             continue
@@ -118,8 +128,12 @@ def issue(
     return derive(world.root_key, identity, epoch, world.settings.cluster_domain)
 
 
-def issued_now(job: VACOJob, now: Moment) -> Issued:
-    """Return what to remember of credentials that are applied now."""
+def issued_by(
+    children: tuple[Document, ...], job: VACOJob, issued: Issued | None, now: Moment
+) -> Issued | None:
+    """Return what to remember of credentials when these children are applied."""
+    if not any(child["kind"] == SECRETS.kind for child in children):
+        return issued
     return Issued(epoch_at(JobIdentity.of(job).created, now.wall), now.monotonic)
 
 

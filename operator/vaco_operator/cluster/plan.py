@@ -19,7 +19,7 @@ from vaco.errors import UserError
 from vaco.job import JobError, VACOJobStatus
 
 from vaco_operator.cluster import attempts, labels, troubles
-from vaco_operator.cluster.desired import desired_children, issue, issued_now, next_issue
+from vaco_operator.cluster.desired import desired_children, issue, issued_by, next_issue
 from vaco_operator.cluster.ending import after_the_end, tidying
 from vaco_operator.cluster.leaving import appointments, leaving
 from vaco_operator.cluster.observed import Moment, Observed
@@ -116,9 +116,7 @@ def _go_on(view: View, world: World) -> Plan:
             resting=view.learner_rests,
             put_off=view.put_off,
         )
-    memory = replace(memory, settled=basis)
-    if credentials is not None and children:
-        memory = replace(memory, issued=issued_now(job, now))
+    memory = replace(memory, settled=basis, issued=issued_by(children, job, memory.issued, now))
     told = seen(view, children)
     if view.suspended:
         rest = Outcome("Suspended", "Suspended", "spec.suspend is true; nothing of the job runs.")
@@ -181,7 +179,8 @@ def _appointments(view: View, memory: Memory) -> Iterator[float]:
     """Yield the seconds until something is due although nothing happens."""
     job, observed, now = view.job, view.observed, view.now
     if memory.issued is not None:
-        yield next_issue(job, observed, memory.issued, now)
+        # What is due now was refused, and comes back with its refusal.
+        yield from (due for due in [next_issue(job, observed, memory.issued, now)] if due > 0)
     yield from (
         left
         for left in (

@@ -21,7 +21,7 @@ from typing import Final
 from vaco_operator.cluster.api_errors import AlreadyExistsError, NotFoundError
 from vaco_operator.cluster.apply import Applier, Done
 from vaco_operator.cluster.contract import Surroundings
-from vaco_operator.cluster.credentials import derive, new_root_key
+from vaco_operator.cluster.credentials import derive, epoch_at, new_root_key
 from vaco_operator.cluster.labels import JobIdentity, learner_host
 from vaco_operator.cluster.learner_client import Acquaintance, LearnerClient
 from vaco_operator.cluster.manifests.credentials_secret import read_root_key, root_secret
@@ -30,7 +30,7 @@ from vaco_operator.cluster.plan import plan
 from vaco_operator.cluster.pods import parse_time
 from vaco_operator.cluster.resources import EVENTS, SECRETS, VACO_JOBS, Document
 from vaco_operator.cluster.status_write import change, document_of, is_urgent
-from vaco_operator.cluster.steps import Memory, Plan, World
+from vaco_operator.cluster.steps import Issued, Memory, Plan, World
 from vaco_operator.cluster.store import JobKey
 from vaco_operator.cluster.troubles import (
     Complaint,
@@ -107,7 +107,7 @@ class Reconciler:
             complaint = await self._inquire(key, decided.look_into, now)
             record.memory = replace(record.memory, complaint=complaint)
             decided = plan(job, observed, record.memory, now, world)
-        self._follow(key, job, decided, world)
+        self._follow(key, job, decided, record.memory.issued, now, world)
         # Whatever becomes of this plan: pods that go are seen to go since now.
         record.memory = replace(record.memory, leaving=decided.memory.leaving)
         due_now = _not_put_off(decided, job, now)
@@ -116,12 +116,13 @@ class Reconciler:
         if refusals != record.memory.refusals:
             # The status shall tell of it. What was made is known to the memory of the first plan.
             told = plan(job, observed, replace(record.memory, refusals=refusals), now, world)
-            issued = decided.memory.issued if done.complete else None
-            memory = replace(decided.memory, refusals=refusals, issued=issued)
-            decided = replace(told, memory=memory)
+            decided = replace(told, memory=replace(decided.memory, refusals=refusals))
         wait = await self._tell(key, job, record, decided, now)
-        settled = decided.memory.settled if not (done.wrote or done.refused) else None
-        record.memory = replace(decided.memory, settled=settled)
+        record.memory = replace(
+            decided.memory,
+            settled=None if done.wrote or done.refused else decided.memory.settled,
+            issued=decided.memory.issued if _has_secret(done.wrote) else record.memory.issued,
+        )
         if done.conflict is not None:
             # No change need follow that would tell when to look again: the queue knows.
             raise done.conflict
@@ -156,19 +157,27 @@ class Reconciler:
             self._with.recorder.record(job, note.kind, note.reason, note.message)
         return None
 
-    def _follow(self, key: JobKey, job: Document, decided: Plan, world: World) -> None:
-        """Have the learner asked that there is now, and no other."""
-        address, issued = decided.learner, decided.memory.issued
-        if address is None or issued is None:
+    def _follow(
+        self,
+        key: JobKey,
+        job: Document,
+        decided: Plan,
+        issued: Issued | None,
+        now: Moment,
+        world: World,
+    ) -> None:
+        """Have the learner asked that there is now, and no other, as `issued` credentials allow."""
+        address = decided.learner
+        if address is None:
             self._learners.forget(key)
             return
         metadata = job["metadata"]
         created = parse_time(metadata["creationTimestamp"])
         identity = JobIdentity(key.name, key.namespace, metadata["uid"], created)
-        domain = world.settings.cluster_domain
-        derived = partial(derive, world.root_key, identity, issued.epoch, domain)
-        learner = Acquaintance(address, learner_host(identity), issued.epoch, derived)
-        self._learners.follow(key, learner)
+        # A learner that is there has credentials, if only of the epoch before: it takes ours.
+        epoch = issued.epoch if issued is not None else epoch_at(created, now.wall)
+        derived = partial(derive, world.root_key, identity, epoch, world.settings.cluster_domain)
+        self._learners.follow(key, Acquaintance(address, learner_host(identity), epoch, derived))
 
     async def _inquire(self, key: JobKey, inquiry: Inquiry, now: Moment) -> Complaint:
         """Ask the events of the learner's Job why it makes no pod."""
@@ -212,6 +221,10 @@ def _not_put_off(decided: Plan, job: Document, now: Moment) -> Plan:
         patches=tuple(p for p in decided.patches if Child(p.resource, p.name) not in later),
         deletions=tuple(d for d in decided.deletions if Child(d.resource, d.name) not in later),
     )
+
+
+def _has_secret(written: list[Child]) -> bool:
+    return any(child.resource == SECRETS for child in written)
 
 
 def _refusals(memory: Memory, done: Done, job: Document, now: Moment) -> tuple[Refusal, ...]:

@@ -19,6 +19,8 @@ from vaco_operator.cluster.api_errors import (
     UnavailableError,
 )
 from vaco_operator.cluster.contract import Surroundings
+from vaco_operator.cluster.credentials import EPOCH
+from vaco_operator.cluster.learner_client import Acquaintance, LearnerClient
 from vaco_operator.cluster.manifests.credentials_secret import root_secret
 from vaco_operator.cluster.reconcile import Reconciler
 from vaco_operator.cluster.resources import Document, Resource
@@ -211,3 +213,63 @@ def test_what_makes_pods_is_not_written_when_what_they_need_is_refused():
     stage.look(0)
     assert not set(MAKE_PODS) & {kind for _, kind in stage.server.asked}
     assert stage.count("apply", "Service") == 1
+
+
+# The Secret, which the operator cannot see.
+
+
+@pytest.mark.parametrize("error", [DENIED, WEBHOOK])
+def test_nothing_that_makes_pods_is_written_before_a_secret_that_is_refused(error):
+    scene = Scene()
+    stage = Stage(scene, {"Secret": error})
+    for _ in range(20):
+        stage.look(0.3)
+        assert not set(MAKE_PODS) & {kind for _, kind in stage.server.asked}
+        assert truth(scene.status, "Progressing")[0] == "False"
+        assert error.message in scene.status.message
+    # After 0, 1 and 3 seconds.
+    assert stage.count("apply", "Secret") == 3
+    stage.server.refuse = {}
+    stage.look(2)
+    assert [kind for _, kind in stage.server.asked[-2:]] == MAKE_PODS
+
+
+def test_a_secret_that_is_refused_at_a_new_epoch_is_tried_until_it_is_written():
+    scene = Scene().running()
+    stage = Stage(scene, {})
+    stage.look(0)
+    stage.server.refuse = {"Secret": WEBHOOK}
+    due = stage.look(EPOCH.total_seconds(), *[0.3] * 2)
+    assert stage.count("apply", "Secret") == 2
+    assert due[-1] == pytest.approx(0.4)
+    # The pods have what they need: nothing else waits for it.
+    scene.change(actors={"replicas": 4})
+    scene.put(scene.job)
+    stage.look(0.1)
+    assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 4
+    stage.server.refuse = {}
+    refused = stage.count("apply", "Secret")
+    stage.look(1, 1)
+    assert stage.count("apply", "Secret") == refused + 1
+
+
+def test_a_learner_is_asked_while_its_secret_cannot_be_renewed(monkeypatch):
+    epochs: list[int] = []
+
+    def follow(_client: LearnerClient, _key: JobKey, learner: Acquaintance) -> None:
+        epochs.append(learner.epoch)
+
+    monkeypatch.setattr(LearnerClient, "follow", follow)
+    scene = Scene().running()
+    # An operator that starts anew knows of no Secret, and asks nevertheless.
+    stage = Stage(scene, {"Secret": WEBHOOK})
+    stage.look(0)
+    assert epochs == [0]
+    stage.server.refuse = {}
+    stage.look(1)
+    stage.server.refuse = {"Secret": WEBHOOK}
+    stage.look(EPOCH.total_seconds(), 0.3)
+    assert set(epochs) == {0}
+    stage.server.refuse = {}
+    stage.look(1, 0.3)
+    assert epochs[-1] == 1
