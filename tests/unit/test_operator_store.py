@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vaco_operator.cluster.resources import CONFIG_MAPS, PODS, VACO_JOBS
-from vaco_operator.cluster.store import JobKey, Store, Stores
+from vaco_operator.cluster.store import MAX_GONE, JobKey, Store, Stores
 from vaco_operator.cluster.trim import LAST_APPLIED, trim
 
 JOB = JobKey("ns", "run")
@@ -107,6 +107,36 @@ def test_a_deletion_is_told_and_spares_a_successor() -> None:
     assert configs.get("ns", "one") is None
     assert configs.get("ns", "two") is not None
     assert [each["metadata"]["name"] for each in configs.of_job(JOB)] == ["two"]
+
+
+def test_the_answer_to_a_write_does_not_bring_back_what_was_deleted_meanwhile() -> None:
+    configs, _ = store()
+    configs.told(document("one", 99))
+    configs.discard(document("one", 101))
+    configs.put(document("one", 100))
+    assert configs.get("ns", "one") is None
+
+    configs.told(document("two", 102))
+    configs.keep_only("ns", (), "104")
+    configs.put(document("two", 103))
+    assert configs.get("ns", "two") is None
+
+    # Made anew under its old name it is another object.
+    again = document("one", 105)
+    again["metadata"]["uid"] = "another"
+    configs.put(again)
+    assert configs.get("ns", "one") is not None
+
+
+def test_deletions_are_remembered_up_to_a_bound() -> None:
+    configs, _ = store()
+    for number in range(MAX_GONE + 1):
+        configs.told(document(f"config-{number}", 1))
+        configs.discard(document(f"config-{number}", 3))
+    configs.put(document("config-0", 2))
+    configs.put(document("config-1", 2))
+    assert ("ns", "config-0") in configs, "forgotten: there were too many since"
+    assert ("ns", "config-1") not in configs
 
 
 def test_a_list_finds_deletions_in_its_own_namespace_only() -> None:

@@ -11,7 +11,7 @@ its own, and may change it. What is asked of all objects at once is kept beside 
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from vaco_operator.cluster.labels import JOB
 from vaco_operator.cluster.packing import Packed, Packer, text_of, unpack
@@ -28,6 +28,9 @@ from vaco_operator.cluster.resources import (
     Resource,
 )
 from vaco_operator.cluster.trim import trim
+
+MAX_GONE: Final = 4096
+"""How many deletions a store remembers: more than come while a write waits for its answer."""
 
 
 class JobKey(NamedTuple):
@@ -69,6 +72,7 @@ class Store:
         self._packer = Packer()
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._told_version = 0
+        self._gone: dict[str, None] = {}
         self._of_job: dict[JobKey, set[str]] = {}
 
     def __len__(self) -> int:
@@ -76,6 +80,10 @@ class Store:
 
     def __contains__(self, place: tuple[str, str]) -> bool:
         return place in self._entries
+
+    def job_keys(self) -> Collection[JobKey]:
+        """Return the jobs that something here belongs to; of VACOJobs: all jobs."""
+        return tuple(self._of_job)
 
     def get(self, namespace: str, name: str) -> Document | None:
         """Return the object of that name; None: there is none."""
@@ -102,6 +110,9 @@ class Store:
         """
         entry = self._entry(document, own=True)
         known = self._entries.get(_place(document))
+        if known is None and document["metadata"]["uid"] in self._gone:
+            # Its deletion was heard first: no watch would ever tell of it again.
+            return
         if known is None or known.version < entry.version:
             self._set(_place(document), entry)
 
@@ -121,7 +132,7 @@ class Store:
         """Forget an object that was deleted, unless there is a newer one of the same name."""
         known = self._entries.get(_place(document))
         if known is not None and known.version <= _version(document):
-            self._unset(_place(document))
+            self._lose(_place(document))
 
     def restate(self, document: Document, version: str) -> None:
         """Take an object out of a list of this version, which holds whatever was known before.
@@ -155,7 +166,7 @@ class Store:
             and not self._is_since(place, int(version))
         ]
         for place in gone:
-            self._unset(place)
+            self._lose(place)
         self._told_version = int(version)
 
     def _is_since(self, place: tuple[str, str], version: int) -> bool:
@@ -184,6 +195,13 @@ class Store:
         self._entries[place] = entry
         if entry.job is not None:
             self._of_job.setdefault(entry.job, set()).add(place[1])
+
+    def _lose(self, place: tuple[str, str]) -> None:
+        """Take out an object that was deleted, and remember that it was."""
+        self._gone[unpack(self._entries[place].packed)["metadata"]["uid"]] = None
+        if len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
+        self._unset(place)
 
     def _unset(self, place: tuple[str, str]) -> None:
         """Take an object out; its job is told."""
