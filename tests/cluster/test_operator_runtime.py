@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from kube_harness.api import Api
-from operator_harness import audit, jobs
+from operator_harness import accounts, audit, jobs
 from operator_harness.accounts import operator_account, username
 from operator_harness.fault_proxy import Damage, FaultProxy
 from operator_harness.faults import (
@@ -418,6 +418,36 @@ def test_case_27_a_namespaced_install_asks_for_nothing_beyond_its_namespaces(
     finally:
         for name in watched:
             api.delete("v1", "Namespace", name)
+
+
+def test_a_namespace_whose_role_is_lost_keeps_only_its_own_jobs_waiting(
+    control_plane: Cluster, api: Api, namespace: str, replicas: Operators, tmp_path: Path
+) -> None:
+    lost = f"{namespace}-lost"
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lost}})
+    try:
+        kubeconfig = operator_account(
+            api, control_plane.kubeconfig, tmp_path, namespace, "operator", [namespace, lost]
+        )
+        role = (accounts.RBAC, "Role", f"{namespace}-operator-jobs", lost)
+        rules = api.get(*role)["rules"]
+        api.patch(*role, {"rules": [rule for rule in rules if "pods" not in rule["resources"]]})
+        operator = replicas.start(
+            kubeconfig, namespace, watch=[namespace, lost], program=SMALL_OPERATOR
+        )
+        for where in (namespace, lost):
+            api.create(jobs.job("here", where))
+        operator.wait_until_leading()
+        _wait_for_config(api, "here", namespace)
+        assert operator.ask("/readyz") == (200, "ok\n")
+        assert operator.metric("vaco_operator_unlisted_namespaces") == 1
+        assert api.find("v1", "ConfigMap", "here-job", lost) is None
+
+        api.patch(*role, {"rules": rules})
+        _wait_for_config(api, "here", lost)
+        assert operator.metric("vaco_operator_unlisted_namespaces") == 0
+    finally:
+        api.delete("v1", "Namespace", lost)
 
 
 def _wait_for_config(api: Api, job: str, namespace: str) -> None:

@@ -60,6 +60,7 @@ def look(
     async def test() -> tuple[Scripted, WorkQueue]:
         metrics = Metrics()
         queue = WorkQueue(metrics.waited)
+        queue.open()
         stores = Stores.make(queue.add)
         reconciler = Scripted(script, looks)
         typed: Reconciler = reconciler
@@ -121,6 +122,7 @@ def test_a_job_that_is_gone_does_not_come_back() -> None:
     async def test() -> int:
         metrics = Metrics()
         queue = WorkQueue(metrics.waited)
+        queue.open()
         stores = Stores.make(queue.add)
         reconciler = Scripted([lambda: 0.0], 1)
         controller = Controller(reconciler, queue, stores.vaco_jobs, 0.05, metrics)
@@ -156,6 +158,7 @@ def test_looks_that_wait_for_nothing_let_others_have_their_turn() -> None:
     async def test() -> Greedy:
         metrics = Metrics()
         queue = WorkQueue(metrics.waited)
+        queue.open()
         greedy = Greedy(queue)
         stores = Stores.make(queue.add)
         controller = Controller(greedy, queue, stores.vaco_jobs, 3600.0, metrics)

@@ -120,6 +120,7 @@ def test_a_loop_that_was_blocked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_worker_that_is_stuck_is_named() -> None:
     async def test() -> None:
         queue = WorkQueue(lambda _seconds: None)
+        queue.open()
         queue.add(KEY)
         await queue.take()
         assert list(stuck_workers(queue, limit=1000)) == []
@@ -160,6 +161,7 @@ def test_series_of_single_jobs_have_a_bound() -> None:
     async def test() -> dict[str, list[Any]]:
         metrics = Metrics()
         queue = WorkQueue(metrics.waited)
+        queue.open()
         stores = Stores.make(queue.add)
         metrics.show(queue, stores)
         for number in range(MAX_JOB_SERIES + 5):

@@ -16,7 +16,9 @@ BOUND_SECONDS = 10.0
 def run(test: Callable[[WorkQueue], Awaitable[None]]) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(BOUND_SECONDS):
-            await test(WorkQueue(lambda _seconds: None))
+            queue = WorkQueue(lambda _seconds: None)
+            queue.open()
+            await test(queue)
 
     asyncio.run(bounded())
 
@@ -161,12 +163,31 @@ def test_the_job_worked_on_for_longest_is_known() -> None:
     run(test)
 
 
+def test_a_queue_that_is_not_opened_yet_keeps_nothing() -> None:
+    """A replica that stands by hears of every change, and nobody takes a job from its queue."""
+
+    async def test() -> None:
+        waits: list[float] = []
+        queue = WorkQueue(waits.append)
+        queue.add(A)
+        queue.nudge(A)
+        queue.later(A, 0.0)
+        assert (len(queue), queue.adds) == (0, 0)
+        queue.open()
+        queue.add(B)
+        assert await queue.take() == B
+        assert len(queue) == 0
+
+    asyncio.run(asyncio.wait_for(test(), BOUND_SECONDS))
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_what_waited_is_measured(workers: int) -> None:
     waits: list[float] = []
 
     async def test() -> None:
         queue = WorkQueue(waits.append)
+        queue.open()
         for number in range(workers):
             queue.add(JobKey("ns", str(number)))
         for _ in range(workers):

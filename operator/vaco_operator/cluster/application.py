@@ -3,7 +3,8 @@
     every replica    health server, reflectors (stores filled and kept in step), loop lag
     the leader only  election (renews, or ends the process), event recorder, reconciler, workers
 
-A replica leads once its stores are filled and the Lease is its own. On SIGTERM or SIGINT the
+A replica leads once its stores are filled, of those namespaces that can be listed, and the Lease is
+its own. On SIGTERM or SIGINT the
 workers finish what they are at, the reconciler is closed, the last events are written, and the
 Lease is given back: another replica takes over within `retry_period`.
 """
@@ -21,6 +22,7 @@ from vaco_operator.cluster.api import KubeApi
 from vaco_operator.cluster.connection import connected
 from vaco_operator.cluster.contract import MakeReconciler, Reconciler, Surroundings
 from vaco_operator.cluster.controller import Controller, stuck_workers
+from vaco_operator.cluster.coverage import Coverage
 from vaco_operator.cluster.election import Election
 from vaco_operator.cluster.events import EventRecorder
 from vaco_operator.cluster.health import HealthServer, LoopLag
@@ -29,7 +31,6 @@ from vaco_operator.cluster.lease import Timing
 from vaco_operator.cluster.metrics import Metrics
 from vaco_operator.cluster.reflector import Reflector
 from vaco_operator.cluster.settings import Settings
-from vaco_operator.cluster.store import Stores
 from vaco_operator.cluster.transport import Transport
 from vaco_operator.cluster.work_queue import WorkQueue
 
@@ -74,7 +75,8 @@ class _Operator:
         self._settings = settings
         self._metrics = metrics
         self._queue = WorkQueue(metrics.waited)
-        self._stores = Stores.make(self._queue.add)
+        self._coverage = Coverage(self._queue, metrics.unlisted)
+        self._stores = self._coverage.stores
         metrics.show(self._queue, self._stores)
         timing = Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
         self._election = Election(
@@ -86,10 +88,13 @@ class _Operator:
             metrics.leads,
         )
         self._api = KubeApi(transport, self._election.fence, settings.request_timeout)
-        self._reflectors = list(self._make_reflectors(transport))
+        for reflector in self._make_reflectors(transport):
+            self._coverage.follow(reflector)
         self._lag = LoopLag(metrics.lagged)
         self._health = HealthServer(
-            live=(self._stuck, self._lag.check), ready=(self._unfilled,), registry=metrics.registry
+            live=(self._stuck, self._lag.check),
+            ready=(self._coverage.unusable,),
+            registry=metrics.registry,
         )
 
     async def run(self, make_reconciler: MakeReconciler, stop: asyncio.Event) -> None:
@@ -99,8 +104,7 @@ class _Operator:
         where = ", ".join(settings.watch_namespaces) or "all namespaces"
         _LOG.info("started as %s for jobs in %s, health at %s", settings.identity, where, address)
         try:
-            background = [self._lag.run(), *(reflector.run() for reflector in self._reflectors)]
-            async with _beside(*background):
+            async with _beside(self._lag.run(), self._coverage.run()):
                 if await _unless(stop, self._ready_to_lead()):
                     await self._lead(make_reconciler, stop)
         finally:
@@ -108,9 +112,7 @@ class _Operator:
         _LOG.info("ended in order")
 
     async def _ready_to_lead(self) -> None:
-        for reflector in self._reflectors:
-            await reflector.synced.wait()
-        _LOG.info("all stores are filled")
+        await self._coverage.usable()
         await self._election.acquire()
 
     async def _lead(self, make_reconciler: MakeReconciler, stop: asyncio.Event) -> None:
@@ -138,6 +140,8 @@ class _Operator:
         controller = Controller(
             reconciler, self._queue, jobs, settings.resync_period, self._metrics
         )
+        self._queue.open()
+        self._coverage.add_all()
         workers = asyncio.create_task(controller.run(settings.workers))
         try:
             await _unless(stop, asyncio.shield(workers))
@@ -167,16 +171,11 @@ class _Operator:
 
     def _stuck(self) -> Iterator[str]:
         yield from stuck_workers(self._queue, self._settings.stuck_after)
-        for reflector in self._reflectors:
+        for reflector in self._coverage.reflectors:
             # A watch may be silent for so long before it is even suspected.
             patience = self._settings.watch_silence + self._settings.stuck_after
             if (silent := reflector.silent_for()) > patience:
                 yield f"nothing was heard of {reflector.name} for {silent:.0f} s"
-
-    def _unfilled(self) -> Iterator[str]:
-        for reflector in self._reflectors:
-            if not reflector.synced.is_set():
-                yield f"{reflector.name} are not listed yet"
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 `/livez` fails when a restart would help: a worker has been on one job for too long, a reflector has
 heard nothing from the API server for too long (which it would, if only a refusal), or the event
 loop is late. A loop that is stuck altogether does not answer at all. `/readyz` tells whether the
-stores are filled; a replica that does not lead is ready too.
+stores are filled, as `Coverage` says; a replica that does not lead is ready too.
 """
 
 import asyncio

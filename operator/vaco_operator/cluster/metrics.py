@@ -11,6 +11,7 @@
 | `vaco_operator_api_request_seconds` | verb | histogram; of a watch until it begins |
 | `vaco_operator_watch_restarts_total` | resource, reason | `ended`, `expired`, `failed` |
 | `vaco_operator_watched_objects` | resource | objects in the stores |
+| `vaco_operator_unlisted_namespaces` | | those whose jobs wait, see `Coverage` |
 | `vaco_operator_events_total` | result | `written`, `failed`, `dropped` |
 | `vaco_operator_loop_lag_seconds` | | how late the event loop is |
 | `vaco_operator_leader` | | 1: this replica reconciles |
@@ -74,6 +75,9 @@ class Metrics:
             registry=self.registry,
         )
         self._leader = self._gauge("leader", "1: this replica reconciles.")
+        self._unlisted = self._gauge(
+            "unlisted_namespaces", "Namespaces whose jobs wait, as not all there could be listed."
+        )
         self._lag = self._gauge("loop_lag_seconds", "How late the event loop is.")
 
     def reconciled(self, result: str, seconds: float) -> None:
@@ -92,6 +96,10 @@ class Metrics:
     def watch_restarted(self, resource: str, reason: str) -> None:
         """Count a watch that begins again."""
         self._watch.labels(resource, reason).inc()
+
+    def unlisted(self, namespaces: int) -> None:
+        """Say in how many namespaces jobs wait until everything there is listed."""
+        self._unlisted.set(namespaces)
 
     def event(self, result: str) -> None:
         """Count an event that was `written`, `failed` or `dropped`."""

@@ -44,6 +44,8 @@ Restarted = Callable[[str, str], None]
 class Reflector:
     """Fills one store from one namespace, or from the whole cluster.
 
+    `tried` is set once the first list came or failed, `synced` once the store is filled.
+
     Args:
         api: lists.
         transport: watches.
@@ -70,7 +72,7 @@ class Reflector:
         self._api = api
         self._transport = transport
         self._store = store
-        self._namespace = namespace
+        self.namespace = namespace
         self._labels = labels
         self._silence = silence
         self._timeout = timeout
@@ -80,6 +82,7 @@ class Reflector:
         self._heard = time.monotonic()
         self._opened = math.inf
         self.synced = asyncio.Event()
+        self.tried = asyncio.Event()
         self.name = f"{store.resource.plural} of {namespace or 'all namespaces'}"
 
     def silent_for(self) -> float:
@@ -108,6 +111,7 @@ class Reflector:
         if now - self._opened > STEADY_SECONDS:
             self._failures = 0
         self._failures += 1
+        self.tried.set()
         self._opened = math.inf
         self._heard = now
         delay = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self._failures - 1, 10))
@@ -122,7 +126,7 @@ class Reflector:
     async def _list(self) -> None:
         places: set[tuple[str, str]] = set()
         version = ""
-        pages = self._api.list_pages(self._store.resource, self._namespace, labels=self._labels)
+        pages = self._api.list_pages(self._store.resource, self.namespace, labels=self._labels)
         async for page in pages:
             self._heard = time.monotonic()
             version = page["metadata"]["resourceVersion"]
@@ -130,10 +134,11 @@ class Reflector:
                 self._store.restate(document, version)
                 places.add((document["metadata"]["namespace"], document["metadata"]["name"]))
             page.clear()
-        self._store.keep_only(self._namespace, places, version)
+        self._store.keep_only(self.namespace, places, version)
         self._version = version
         _LOG.debug("listed %s: %d at version %s", self.name, len(places), version)
         self.synced.set()
+        self.tried.set()
 
     async def _watch(self) -> None:
         """Follow one watch until it ends in order."""
@@ -149,7 +154,7 @@ class Reflector:
         resource = self._store.resource
         async with self._transport.stream(
             resource.plural,
-            resource.path(self._namespace),
+            resource.path(self.namespace),
             query,
             seconds=self._timeout,
             silence=self._silence,

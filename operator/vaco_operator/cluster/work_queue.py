@@ -7,6 +7,9 @@
 A job that is added while somebody works on it runs once more afterwards, as what was read may be
 from before the change. A job that is taken loses its timer: whoever looks at it now says anew when
 to look again. So there is never more than one entry and one timer for a job, whatever happens.
+
+It begins closed and takes nothing: a replica that does not lead hears of changes for weeks, and
+when it leads, every job needs a look anyway.
 """
 
 import asyncio
@@ -39,7 +42,7 @@ class WorkQueue:
         self._again: set[JobKey] = set()
         self._timers: dict[JobKey, asyncio.TimerHandle] = {}
         self._failures: dict[JobKey, int] = {}
-        self._closed = False
+        self._open = False
         self.adds = 0
         self.retries = 0
 
@@ -47,9 +50,13 @@ class WorkQueue:
         """Return how many jobs are ready and not taken."""
         return len(self._ready)
 
+    def open(self) -> None:
+        """Take jobs from now on."""
+        self._open = True
+
     def add(self, key: JobKey) -> None:
         """Have a job looked at as soon as a worker is free."""
-        if self._closed:
+        if not self._open:
             return
         if key in self._working:
             self._again.add(key)
@@ -65,7 +72,7 @@ class WorkQueue:
 
     def later(self, key: JobKey, seconds: float) -> None:
         """Have a job looked at after so long; of two timers of a job, the earlier one stays."""
-        if self._closed:
+        if not self._open:
             return
         timer = self._timers.get(key)
         when = self._loop.time() + seconds
@@ -115,7 +122,7 @@ class WorkQueue:
 
     def close(self) -> None:
         """Hand out no more, and take no more; who works goes on."""
-        self._closed = True
+        self._open = False
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
