@@ -180,6 +180,17 @@ def test_attempts_have_a_bound_and_the_last_error_is_raised() -> None:
     assert len(server.asked) == ATTEMPTS
 
 
+def test_a_worker_leaves_what_was_not_answered_to_the_queue_and_repeats_a_conflict() -> None:
+    server = Server([says(409, {"reason": "Conflict"}), says(503, {"message": "busy"})])
+
+    async def test(api: KubeApi, _transport: Transport) -> None:
+        with pytest.raises(UnavailableError, match="busy"):
+            await api.without_retries().apply(CONFIG_MAPS, CONFIG)
+
+    assert len(with_api(server, test)) == 1
+    assert len(server.asked) == 2
+
+
 def test_what_is_refused_for_good_is_not_repeated() -> None:
     server = Server([says(422, {"reason": "Invalid"})])
 
@@ -217,6 +228,17 @@ def test_a_retry_after_has_a_bound_and_nonsense_in_it_is_ignored() -> None:
 
     with_api(server, test)
     assert asked == [300.0, 0.0, None]
+
+
+def test_a_patch_of_another_object_is_not_repeated() -> None:
+    server = Server([says(409, {"reason": "Conflict"})])
+
+    async def test(api: KubeApi, _transport: Transport) -> None:
+        with pytest.raises(ConflictError):
+            await api.patch(JOBS, "ns", "one", {"metadata": {"uid": "u-1", "labels": {}}})
+
+    assert with_api(server, test) == []
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(("version", "attempts"), [("", 2), ("7", 1)])
@@ -314,7 +336,6 @@ def test_a_fence_that_is_closed_lets_no_write_begin_and_reads_pass() -> None:
         for write in (
             api.apply(CONFIG_MAPS, CONFIG),
             api.create(CONFIG_MAPS, CONFIG),
-            api.replace(CONFIG_MAPS, CONFIG),
             api.patch(CONFIG_MAPS, "ns", "one", {}),
             api.delete(CONFIG_MAPS, "ns", "one"),
         ):

@@ -3,8 +3,10 @@
 Every call makes up to `ATTEMPTS` attempts, with a jittered back-off that doubles, or after as long
 as the server asks for (`Retry-After`). Repeated is only what may be: all writes here say what shall
 be (apply, merge patch, delete) and not what shall happen, so that a write whose answer was lost can
-be sent again. A conflict is repeated too, unless the caller named the version it had read: then
-somebody else was faster, and the caller has to look again.
+be sent again. A conflict is repeated too, unless the caller named the version or the object it had
+read: then somebody else was faster, and the caller has to look again. What the server could not
+answer is not repeated for workers (`without_retries`), of which there are few: their jobs wait in
+the queue.
 
 Before every attempt to write the fence is asked (see `election`): a leader that was paused past its
 lease writes nothing more, whatever it was about to do.
@@ -13,7 +15,7 @@ lease writes nothing more, whatever it was about to do.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Final
+from typing import Final, Self
 
 from vaco_operator.cluster.api_errors import (
     ApiError,
@@ -48,6 +50,7 @@ class KubeApi:
         fence: asked before every attempt to write.
         timeout: seconds for one attempt.
         sleep: waits so many seconds.
+        retries: whether what the server could not answer is asked again.
 
     """
 
@@ -57,11 +60,18 @@ class KubeApi:
         fence: Fence,
         timeout: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        retries: bool = True,
     ) -> None:
         self._transport = transport
         self._fence = fence
         self._timeout = timeout
         self._sleep = sleep
+        self._retries = retries
+
+    def without_retries(self) -> Self:
+        """Return one whose caller itself comes back later if the server cannot answer."""
+        return type(self)(self._transport, self._fence, self._timeout, self._sleep, retries=False)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Document:
         """Read one object; the stores have everything but Secrets and Leases.
@@ -135,8 +145,7 @@ class KubeApi:
             body=body,
             content_type=APPLY,
             subresource=subresource,
-            # Another uid is another object, and stays so.
-            repeat_conflict=not {"resourceVersion", "uid"} & metadata.keys(),
+            repeat_conflict=_names_no_other(document),
         )
 
     async def patch(
@@ -149,10 +158,11 @@ class KubeApi:
     ) -> Document:
         """Merge `change` into an object (null removes), and return it as it is now.
 
-        With a `metadata.resourceVersion` in it, it is merged into that version or not at all.
+        With a `metadata.resourceVersion` or `metadata.uid` in it, it is merged into that version or
+        that object, or not at all.
 
         Raises:
-            ConflictError: the object is no longer of that version.
+            ConflictError: the object is no longer that one.
 
         """
         return await self._call(
@@ -164,7 +174,7 @@ class KubeApi:
             body=change,
             content_type=MERGE,
             subresource=subresource,
-            repeat_conflict="resourceVersion" not in change.get("metadata", {}),
+            repeat_conflict=_names_no_other(change),
         )
 
     async def patch_status(
@@ -189,18 +199,6 @@ class KubeApi:
         if resource_version:
             change["metadata"] = {"resourceVersion": resource_version}
         return await self.patch(resource, namespace, name, change, "status")
-
-    async def replace(self, resource: Resource, document: Document) -> Document:
-        """Write an object over the version that was read.
-
-        Raises:
-            ConflictError: the object is no longer of that version.
-
-        """
-        metadata = document["metadata"]
-        path = resource.path(metadata["namespace"], metadata["name"])
-        query = {"fieldManager": FIELD_MANAGER}
-        return await self._call("update", resource, "PUT", path, query=query, body=document)
 
     async def delete(
         self,
@@ -272,18 +270,22 @@ class KubeApi:
                     fence=fence,
                 )
             except ApiError as error:
-                if attempt == ATTEMPTS or not _may_pass(error, repeat_conflict):
+                if attempt == ATTEMPTS or not self._may_pass(error, repeat_conflict):
                     raise
                 delay = retry_delay(error, attempt)
             await self._sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
+    def _may_pass(self, error: ApiError, repeat_conflict: bool) -> bool:
+        """Whether the same request may succeed if it is made again soon."""
+        if isinstance(error, UnavailableError):
+            return self._retries and (error.retry_after or 0.0) <= PATIENCE_SECONDS
+        return isinstance(error, ConflictError) and repeat_conflict
 
-def _may_pass(error: ApiError, repeat_conflict: bool) -> bool:
-    """Whether the same request may succeed if it is made again soon."""
-    if isinstance(error, UnavailableError):
-        return (error.retry_after or 0.0) <= PATIENCE_SECONDS
-    return isinstance(error, ConflictError) and repeat_conflict
+
+def _names_no_other(change: Document) -> bool:
+    """Whether a conflict may pass: an object of another version or uid stays another."""
+    return not {"resourceVersion", "uid"} & change.get("metadata", {}).keys()
 
 
 def retry_delay(error: ApiError, attempt: int) -> float:

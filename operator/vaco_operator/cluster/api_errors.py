@@ -1,8 +1,9 @@
 """What the API server refuses, by what can be done about it.
 
-`KubeApi` has retried what is worth retrying before it raises any of these. A reconcile lets them
-pass: the key comes back with a back-off. What the user of a job can mend (`QuotaExceededError`,
-`InvalidError`, `ForbiddenError`) belongs in the job's conditions, in the server's own words.
+`KubeApi` has retried what is worth retrying before it raises any of these, and for a reconcile what
+it can without waiting long. A reconcile lets them pass: the key comes back with a back-off. What
+the user of a job can mend (`QuotaExceededError`, `InvalidError`, `ForbiddenError`) belongs in the
+job's conditions, in the server's own words.
 """
 
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ class QuotaExceededError(ForbiddenError):
 
 
 class UnavailableError(ApiError):
-    """The server could not answer, however often it was asked: 429, 5xx, or no answer at all.
+    """The server could not answer: 429, 5xx, or no answer at all.
 
     Also 401: it does not know the operator (any more), whose token somebody renews. That is no
     trouble of the job that the request was about.

@@ -31,7 +31,7 @@ from vaco_operator.cluster.observed import Child, Observed
 from vaco_operator.cluster.pods import controller_of
 from vaco_operator.cluster.projection import digest, projection
 from vaco_operator.cluster.resources import DEPLOYMENTS, JOBS, SECRETS, Document
-from vaco_operator.cluster.steps import Patch, Plan
+from vaco_operator.cluster.steps import Deletion, Patch, Plan
 from vaco_operator.cluster.store import JobKey, Store, Stores
 from vaco_operator.cluster.troubles import API_UNAVAILABLE, QUOTA_EXCEEDED, name_conflict
 from vaco_operator.status import Trouble
@@ -39,6 +39,7 @@ from vaco_operator.status import Trouble
 _LOG = logging.getLogger(__name__)
 
 _MAKE_PODS: Final = (JOBS, DEPLOYMENTS)
+WISHES_AT_ONCE: Final = 8
 NO_VERSION: Final = "1"
 """No object has it: etcd counts all writes, and the first was not of one of ours."""
 
@@ -66,6 +67,11 @@ class Done:
     wrote: list[Child] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     conflict: ConflictError | None = None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether somebody did not answer: the next may not either, and a worker waits for both."""
+        return any(each.trouble.reason == API_UNAVAILABLE for each in self.refused)
 
 
 @dataclass(slots=True)
@@ -99,7 +105,8 @@ class Applier:
         """Patch, delete and apply what a plan says.
 
         What is refused is for the user or the cluster's owner to mend: a quota, a policy, a webhook
-        that does not answer. It is told, and the rest goes on as far as it can.
+        that does not answer. It is told, and the rest goes on as far as it can; where somebody did
+        not answer, at the next look, which leaves that out for a while.
 
         Args:
             key: of the job.
@@ -112,9 +119,12 @@ class Applier:
 
         """
         done = Done()
-        await self._patch(key, plan, done)
-        await self._delete(key, plan, done)
+        await self._wish(key, [patch for patch in plan.patches if patch.wish], done)
+        await self._patch(key, [patch for patch in plan.patches if not patch.wish], done)
+        await self._delete(key, plan.deletions, done)
         for group in _groups(plan.children):
+            if done.unanswered:
+                break
             outcomes = await asyncio.gather(
                 *(self._ensure(key, uid, document, observed) for document in group),
                 return_exceptions=True,
@@ -130,38 +140,59 @@ class Applier:
                 break
         return done
 
-    async def _patch(self, key: JobKey, plan: Plan, done: Done) -> None:
-        for patch in plan.patches:
+    async def _wish(self, key: JobKey, wishes: Sequence[Patch], done: Done) -> None:
+        """Patch what nothing depends on, some at once, until one of them fails."""
+        for begin in range(0, len(wishes), WISHES_AT_ONCE):
+            some = wishes[begin : begin + WISHES_AT_ONCE]
+            if not all(await asyncio.gather(*(self._grant(key, wish, done) for wish in some))):
+                return
+
+    async def _grant(self, key: JobKey, wish: Patch, done: Done) -> bool:
+        """Patch, and return whether another wish may be granted."""
+        try:
+            await self._send(key, wish, done)
+        except (NotFoundError, ConflictError):
+            # It is gone, or another; that is no matter of the others.
+            return True
+        except ApiError as error:
+            _LOG.info("%s: %s could not be patched: %s", key, wish.name, error)
+            return False
+        return True
+
+    async def _patch(self, key: JobKey, patches: Sequence[Patch], done: Done) -> None:
+        for patch in patches:
+            if done.unanswered:
+                return
             child = Child(patch.resource, patch.name)
             try:
-                answer = await self._send(key, patch)
+                await self._send(key, patch, done)
             except NotFoundError:
                 # It is gone, which the store will hear.
                 continue
             except ConflictError as error:
-                if not patch.wish:
-                    done.conflict = done.conflict or error
-                continue
+                done.conflict = done.conflict or error
             except _REFUSALS as error:
                 trouble = _trouble(error, child, key)
-                if trouble is not None and not patch.wish:
+                if trouble is not None:
                     _note(done, key, child, trouble)
-                continue
-            done.wrote.append(child)
-            self._stores[patch.resource].put(answer)
 
-    async def _send(self, key: JobKey, patch: Patch) -> Document:
-        if not patch.applied:
-            return await self._api.patch(
+    async def _send(self, key: JobKey, patch: Patch, done: Done) -> None:
+        if patch.applied:
+            metadata = {"name": patch.name, "namespace": key.namespace}
+            metadata |= patch.change.get("metadata", {})
+            document = {**patch.change, "metadata": metadata}
+            answer = await self._api.apply(patch.resource, document, patch.subresource)
+        else:
+            answer = await self._api.patch(
                 patch.resource, key.namespace, patch.name, patch.change, patch.subresource
             )
-        metadata = {"name": patch.name, "namespace": key.namespace}
-        metadata |= patch.change.get("metadata", {})
-        document = {**patch.change, "metadata": metadata}
-        return await self._api.apply(patch.resource, document, patch.subresource)
+        done.wrote.append(Child(patch.resource, patch.name))
+        self._stores[patch.resource].put(answer)
 
-    async def _delete(self, key: JobKey, plan: Plan, done: Done) -> None:
-        for deletion in plan.deletions:
+    async def _delete(self, key: JobKey, deletions: Sequence[Deletion], done: Done) -> None:
+        for deletion in deletions:
+            if done.unanswered:
+                return
             child = Child(deletion.resource, deletion.name)
             try:
                 await self._api.delete(

@@ -71,8 +71,9 @@ class Reconciler:
         clock: Callable[[], Moment] = lambda: Moment(datetime.now(UTC), time.monotonic()),
     ) -> None:
         self._with = surroundings
+        self._api = surroundings.api.without_retries()
         self._clock = clock
-        self._applier = Applier(surroundings.api, surroundings.stores)
+        self._applier = Applier(self._api, surroundings.stores)
         self._learners = LearnerClient(surroundings.wake)
         self._records: dict[JobKey, _Record] = {}
         self._world: World | None = None
@@ -145,7 +146,7 @@ class Reconciler:
             return wait
         version = job["metadata"]["resourceVersion"]
         try:
-            answer = await self._with.api.patch_status(
+            answer = await self._api.patch_status(
                 VACO_JOBS, key.namespace, key.name, difference, version
             )
         except NotFoundError:
@@ -183,7 +184,7 @@ class Reconciler:
         """Ask the events of the learner's Job why it makes no pod."""
         fields = f"involvedObject.uid={inquiry.job_uid},reason=FailedCreate"
         newest, message = inquiry.since, ""
-        async for page in self._with.api.list_pages(EVENTS, key.namespace, fields=fields):
+        async for page in self._api.list_pages(EVENTS, key.namespace, fields=fields):
             for event in page["items"]:
                 last = event.get("lastTimestamp") or event.get("eventTime")
                 if last and parse_time(last) >= newest:
@@ -197,7 +198,7 @@ class Reconciler:
 
     async def _root_key(self) -> bytes:
         """Read the root key of all credentials; the first operator of all draws it."""
-        settings, api = self._with.settings, self._with.api
+        settings, api = self._with.settings, self._api
         async with self._lock:
             try:
                 secret = await api.get(SECRETS, settings.namespace, settings.root_secret)

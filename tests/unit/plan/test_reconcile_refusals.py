@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from vaco_operator.cluster.api_errors import (
     ForbiddenError,
     UnavailableError,
 )
+from vaco_operator.cluster.apply import WISHES_AT_ONCE
 from vaco_operator.cluster.contract import Surroundings
 from vaco_operator.cluster.credentials import EPOCH
 from vaco_operator.cluster.learner_client import Acquaintance, LearnerClient
@@ -29,6 +31,8 @@ from vaco_operator.cluster.store import JobKey
 DENIED = ForbiddenError(403, "Forbidden", "a policy says no")
 MAKE_PODS = ["Job", "Deployment"]
 WEBHOOK = UnavailableError(500, "InternalError", "failed calling webhook")
+BUSY = UnavailableError(429, "TooManyRequests", "try again later", retry_after=1.0)
+HANGS = UnavailableError(0, "Timeout", "no answer within 10 s")
 
 
 class RefusingServer:
@@ -94,7 +98,8 @@ class Stage:
         self.scene = scene
         self.server = server(scene, refuse)
         scene.put(scene.job)
-        within = Surroundings(SETTINGS, self.server, scene.stores, Silent(), lambda _: None)  # type: ignore[arg-type]
+        api: Any = SimpleNamespace(without_retries=lambda: self.server)
+        within = Surroundings(SETTINGS, api, scene.stores, Silent(), lambda _: None)
         self._reconciler = Reconciler(within, clock=lambda: scene.now)
 
     def look(self, *pauses: float) -> list[float | None]:
@@ -114,14 +119,54 @@ class Stage:
         return self.server.asked.count((verb, kind))
 
 
-def test_costs_of_a_deletion_that_nobody_may_write_do_not_hold_up_a_scale_down():
+@pytest.mark.parametrize("error", [DENIED, WEBHOOK, BUSY, HANGS])
+def test_costs_of_a_deletion_that_nobody_may_write_do_not_hold_up_a_scale_down(error):
     scene = Scene().running(4)
     scene.change(actors={"replicas": 1})
-    stage = Stage(scene, {"patch Pod": DENIED})
+    stage = Stage(scene, {"patch Pod": error})
     stage.look(0, 1, 6)
     assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 1
     assert truth(scene.status, "Failed")[0] == "False"
-    assert "policy" not in scene.status.message
+    assert error.message not in scene.status.message
+
+
+def many_go(server: type[RefusingServer], refuse: Mapping[str, ApiError]) -> Stage:
+    """A job that is to lose 19 of its 20 actors."""
+    scene = Scene(actors={"minReplicas": 1, "maxReplicas": 20}).running(20)
+    scene.change(actors={"maxReplicas": 1})
+    return Stage(scene, refuse, server)
+
+
+def test_costs_of_deletions_are_not_tried_on_when_one_cannot_be_written():
+    stage = many_go(RefusingServer, {"patch Pod": WEBHOOK})
+    stage.look(0)
+    assert stage.count("patch", "Pod") == WISHES_AT_ONCE
+
+
+class TogetherServer(RefusingServer):
+    """Answers to a patch of a pod when there are as many as may be at once, and counts these."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.here = self.most = 0
+        self.enough = asyncio.Event()
+
+    async def patch(self, resource: Resource, *place_and_change: Any) -> Any:
+        self.here += 1
+        self.most = max(self.most, self.here)
+        if self.here == WISHES_AT_ONCE:
+            self.enough.set()
+        async with asyncio.timeout(5):
+            await self.enough.wait()
+        self.here -= 1
+        return await super().patch(resource, *place_and_change)
+
+
+def test_costs_of_deletions_are_written_several_at_once_and_not_all():
+    stage = many_go(TogetherServer, {})
+    stage.look(0)
+    assert stage.count("patch", "Pod") == 19
+    assert stage.server.most == WISHES_AT_ONCE
 
 
 @pytest.mark.parametrize(("error", "reason"), [(DENIED, "Forbidden"), (WEBHOOK, "ApiUnavailable")])
@@ -170,6 +215,31 @@ def test_a_deletion_that_meets_a_conflict_is_decided_anew_by_the_queue_and_the_r
     stage.server.refuse = {}
     stage.look(1)
     assert stage.count("delete", "Job") == 2
+
+
+def test_a_look_ends_at_the_first_that_does_not_answer_and_the_next_look_goes_on_behind_it():
+    scene = Scene().running()
+    scene.change(backoffLimit=2, actors={"replicas": 4})
+    stage = Stage(scene, {"ConfigMap": WEBHOOK, "Job": WEBHOOK})
+    stage.look(0)
+    assert not set(MAKE_PODS) & {kind for _, kind in stage.server.asked}
+    stage.look(0.1)
+    assert stage.count("apply", "Job") == 1
+    assert stage.count("apply", "Deployment") == 0
+    stage.look(0.1)
+    assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 4
+
+
+def test_a_look_deletes_nothing_more_once_a_deletion_was_not_answered():
+    scene = Scene().running()
+    for name in ("orphan-1", "orphan-2"):
+        scene.pod(name, "learner", owner="")
+    stage = Stage(scene, {"delete Pod": WEBHOOK})
+    stage.look(0)
+    assert stage.count("delete", "Pod") == 1
+    assert stage.count("apply", "ConfigMap") == 0
+    stage.look(0.1)
+    assert stage.count("delete", "Pod") == 2
 
 
 def test_a_job_ends_though_a_child_is_refused():
@@ -245,7 +315,7 @@ def test_a_secret_that_is_refused_at_a_new_epoch_is_tried_until_it_is_written():
     # The pods have what they need: nothing else waits for it.
     scene.change(actors={"replicas": 4})
     scene.put(scene.job)
-    stage.look(0.1)
+    stage.look(0.1, 0.1)
     assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 4
     stage.server.refuse = {}
     refused = stage.count("apply", "Secret")
