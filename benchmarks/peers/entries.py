@@ -16,6 +16,8 @@ class Settings:
         batch: samples between two changes of the policy, and samples of a gradient step.
         epochs: how often each sample is trained.
         processes: what runs on the two cores.
+        steps: environment steps after which its publisher's run ends; None: it is not published
+            for CartPole, so there is no threshold to wait for.
 
     """
 
@@ -25,6 +27,12 @@ class Settings:
     batch: str
     epochs: str
     processes: str
+    steps: int | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it runs in one process."""
+        return self.processes == "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ ENTRIES = (
             "512, 512",
             "1",
             "learner, 2 rollout, 2 policy workers",
+            10_000_000_000,
         ),
         Settings(
             "as own, one policy worker",
@@ -91,6 +100,7 @@ ENTRIES = (
             "256, 256",
             "20",
             "1",
+            100_000,
         ),
         Settings(
             "PPO's defaults otherwise",
@@ -113,6 +123,7 @@ ENTRIES = (
             "500, 500",
             "0 to 2",
             "driver, learner, 2 environment runners",
+            1_000_000,
         ),
         Settings(
             "as own",
@@ -146,6 +157,22 @@ ENTRIES = (
         ),
     ),
     Entry(
+        "TorchRL, two collectors",
+        "torchrl",
+        "torchrl",
+        "PPO",
+        None,
+        Settings(
+            "as TorchRL, with `MultiSyncCollector`",
+            "64, 64, tanh",
+            "2 x 128, one by one",
+            "16,384, 4,096",
+            "1",
+            "trainer, 2 collectors",
+        ),
+        ("--collectors", "2"),
+    ),
+    Entry(
         "vaco",
         "vaco",
         "vaco",
@@ -157,6 +184,7 @@ ENTRIES = (
             "2,048, 512",
             "4",
             "learner, 1 to 2 actors, `vaco run`",
+            3_000_000,
         ),
         Settings(
             "[cartpole-throughput](../../benchmarks/jobs/cartpole-throughput.yaml)",

@@ -3,63 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.peers.entries import ENTRIES, KINDS, Entry
-from benchmarks.peers.run import EPISODES, THRESHOLD, Figures
+from benchmarks.peers.records import Record
+from benchmarks.peers.run import EPISODES, THRESHOLD
+from benchmarks.peers.tables import (
+    ONE_BY_ONE,
+    RATIO_ROUNDS,
+    VACO,
+    Form,
+    Take,
+    figure_of,
+    is_published,
+    markdown,
+    middle_of,
+    peak_memory,
+    seconds_to,
+    steps_to,
+    table,
+    thousands,
+    throughput,
+    turns_of,
+)
 
-VACO = "vaco"
 NOTES = Path(__file__).with_name("notes.md")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A turn of an entry: its figures or why there are none."""
-
-    entry: str
-    kind: str
-    seed: int
-    figures: Figures | None
-    error: str | None
-
-    def of(self, entry: Entry, kind: str) -> bool:
-        """Whether it is a turn of this entry and kind."""
-        return (self.entry, self.kind) == (entry.name, kind)
-
-    @classmethod
-    def read(cls, document: Mapping[str, Any]) -> Record:
-        """Read it as `dataclasses.asdict` made it."""
-        figures = document["figures"]
-        return cls(**{**document, "figures": None if figures is None else Figures(**figures)})
 
 
 def page(document: Mapping[str, Any]) -> str:
     """Make the page of a run of the harness."""
     records = [Record.read(record) for record in document["records"]]
-    machine, limits = document["machine"], document["limits"]["own"]
-    commands = ", then ".join(f"`{command}`" for command in document["commands"])
-    where = (
-        f"{commands} on {machine['date']}, commit {machine['commit']}; "
-        f"{machine['cores']} cores ({machine['processor']}), {machine['memoryGiB']} GiB, no GPU, "
-        f"Python 3.11. {_load(document.get('load', []), machine['cores'])}"
-    )
+    limits = document["limits"]["own"]
     rules = (
         f"Own settings: until a mean return of {THRESHOLD:.0f} over {EPISODES} episodes, at most "
         f"{limits['threshold']:.0f} s. Throughput: from second {limits['warmup']:.0f} to second "
-        f"{limits['warmup'] + limits['window']:.0f}. In brackets: every turn."
+        f"{limits['warmup'] + limits['window']:.0f}. In bold the median; best: the least time, "
+        "steps and memory, the most throughput; in brackets every turn. A ratio is the median of "
+        f"the ratios of each round, and there is none of fewer than {RATIO_ROUNDS} rounds."
     )
     parts = [
         "# vaco beside its peers",
         *_losses(records),
-        f"{where} {rules}",
-        *document.get("remarks", []),
+        f"{_where(document, records)} {rules}",
+        _contention(document),
         "## Own settings",
         table(records, "own"),
         "## The same for all: 256 environments, one epoch",
+        _cores(records, document["machine"]["cores"]),
         table(records, "wide"),
         *_failures(records),
         "## What to know about these figures",
@@ -70,20 +62,64 @@ def page(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _where(document: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """Say by which commands, when, on what."""
+    machine = document["machine"]
+    commands = ", then ".join(f"`{command}`" for command in document["commands"])
+    dates = sorted(record.date for record in records)
+    between = f"{dates[0]} to {dates[-1]}" if dates else "no turn"
+    load = _load([record.load for record in records], machine["cores"])
+    return (
+        f"{commands}; turns began {between}, commit {document['commit']}; {machine['cores']} cores "
+        f"({machine['processor']}), {machine['memoryGiB']} GiB, no GPU, "
+        f"Python {machine['python']}. {load}"
+    )
+
+
+def _contention(document: Mapping[str, Any]) -> str:
+    """Say how entries of many processes stand beside those of one."""
+    if not document["one_group"]:
+        return (
+            "**There was no control group for entries. With `kernel.sched_autogroup_enabled` an "
+            "entry that starts sessions of its own, as `vaco run` does, has several shares of the "
+            "cores against other programs where others have one.**"
+        )
+    return (
+        "All processes of an entry were in one control group, which has one share of the cores "
+        "against other programs, whatever sessions and however many threads the entry starts; "
+        f"nice {document['nice']}."
+    )
+
+
+def _cores(records: Sequence[Record], cores: int) -> str:
+    """Say which entries have one core: a ratio to others is not one of programs alone."""
+    wide = {record.entry for record in records if record.kind == "wide"}
+    alone = [entry.name for entry in ENTRIES if entry.wide.alone and entry.name in wide]
+    if not alone:
+        return f"All run in several processes on {cores} cores."
+    return (
+        f"**One process, so one core: {', '.join(alone)}. Several processes on {cores} cores: all "
+        f"others.** How much is CartPole's vectorised form: compare with {ONE_BY_ONE}."
+    )
+
+
 def _losses(records: Sequence[Record]) -> list[str]:
     """Say first where vaco's median is not the best."""
-    measures: list[tuple[str, Callable[[Figures], float | None], int, Callable[[float], str]]] = [
-        (f"seconds to {THRESHOLD:.0f}", _seconds, 1, lambda value: f"{value:.1f}"),
-        ("env-steps to it", _steps, 1, _thousands),
-        ("env-steps/s trained", _speed, -1, _thousands),
-        ("peak memory, MiB", _peak, 1, lambda value: f"{value:,.0f}"),
+    measures: list[tuple[str, Take, int, Form]] = [
+        (f"seconds to {THRESHOLD:.0f}", seconds_to, 1, lambda value: f"{value:.1f}"),
+        ("env-steps to it", steps_to, 1, thousands),
+        ("env-steps/s trained", throughput, -1, thousands),
+        ("peak memory, MiB", peak_memory, 1, lambda value: f"{value:,.0f}"),
     ]
     lines = []
     for kind in KINDS:
         for told, take, sign, form in measures[0 if kind == "own" else 2 :]:
             middles = {
-                entry.name: _middle([_take(run, take) for run in records if run.of(entry, kind)])
+                entry.name: middle_of(
+                    [figure_of(run, take) for run in turns_of(records, entry.name, kind)]
+                )
                 for entry in ENTRIES
+                if take not in (seconds_to, steps_to) or is_published(entry)
             }
             base = middles.get(VACO)
             better = [
@@ -95,7 +131,8 @@ def _losses(records: Sequence[Record]) -> list[str]:
                 and sign * middle < sign * base
             ]
             if better and base is not None:
-                lines.append(f"- {kind}, {told}: {', '.join(better)}; vaco {form(base)}.")
+                of_vaco = form(base) if math.isfinite(base) else "not there"
+                lines.append(f"- {kind}, {told}: {', '.join(better)}; vaco {of_vaco}.")
     return ["**Where vaco is not the best, by medians:**", "\n".join(lines)] if lines else []
 
 
@@ -103,8 +140,8 @@ def _load(load: Sequence[float], cores: int) -> str:
     """Say how busy the machine was; more than twice its cores is more than the entries make."""
     if not load:
         return ""
-    told = f"Load average {load[0]:.0f} to {load[-1]:.0f}"
-    if load[-1] <= 2 * cores + 2:
+    told = f"Load average before turns {min(load):.1f} to {max(load):.1f}"
+    if max(load) <= 2 * cores + 2:
         return f"{told}."
     return (
         f"**{told}: other programs ran too, so the figures are lower than the machine's, and "
@@ -112,108 +149,23 @@ def _load(load: Sequence[float], cores: int) -> str:
     )
 
 
-def table(records: Sequence[Record], kind: str) -> str:
-    """Make the table of a kind of run, one row an entry, in the order of `ENTRIES`."""
-    head = ["", "epochs per sample", "env-steps/s trained", "over vaco", "peak memory, MiB"]
-    if kind == "own":
-        head[2:2] = [f"seconds to {THRESHOLD:.0f}", "over vaco", "env-steps to it"]
-    rows = []
-    for entry in ENTRIES:
-        if runs := [each for each in records if each.of(entry, kind)]:
-            row = _row(runs, [each for each in records if (each.entry, each.kind) == (VACO, kind)])
-            settings = entry.settings(kind)
-            epochs = "" if settings is None else settings.epochs
-            rows.append([entry.name, epochs, *(row if kind == "own" else row[3:])])
-    return _table(head, rows)
-
-
-def _row(runs: Sequence[Record], base: Sequence[Record]) -> list[str]:
-    """Time, its ratio, steps, throughput, its ratio, memory."""
-
-    def cell(take: Callable[[Figures], float | None], form: Callable[[float], str]) -> str:
-        return _median([_take(run, take) for run in runs], form)
-
-    def ratio(take: Callable[[Figures], float | None]) -> str:
-        of_base = {run.seed: _take(run, take) for run in base}
-        pairs = [(_take(run, take), of_base.get(run.seed)) for run in runs]
-        ratios = [over / under for over, under in pairs if over is not None and under]
-        finite = [each for each in ratios if math.isfinite(each)]
-        if len(finite) <= len(ratios) / 2:
-            return "" if not ratios else "more"
-        return f"{median(ratios):.2g}"
-
-    return [
-        cell(_seconds, lambda value: f"{value:.1f}"),
-        ratio(_seconds),
-        cell(_steps, _thousands),
-        cell(_speed, _thousands),
-        ratio(_speed),
-        cell(_peak, lambda value: f"{value:,.0f}"),
-    ]
-
-
-def _take(run: Record, take: Callable[[Figures], float | None]) -> float | None:
-    return None if run.figures is None else take(run.figures)
-
-
-def _seconds(figures: Figures) -> float:
-    """Not reached is longer than anything that was."""
-    seconds = figures.seconds_to_threshold
-    return math.inf if seconds is None else seconds
-
-
-def _steps(figures: Figures) -> float:
-    steps = figures.steps_to_threshold
-    return math.inf if steps is None else steps
-
-
-def _speed(figures: Figures) -> float | None:
-    """Of the window; of the whole run where too few lines fell into the window."""
-    if figures.steps_per_second is not None:
-        return figures.steps_per_second
-    return figures.steps / figures.seconds if figures.steps and figures.seconds else None
-
-
-def _peak(figures: Figures) -> float:
-    return figures.peak_mib
-
-
-def _thousands(value: float) -> str:
-    return f"{value / 1000:.1f} k" if value < 100_000 else f"{value / 1000:.0f} k"
-
-
-def _middle(values: Sequence[float | None]) -> float | None:
-    there = sorted(value for value in values if value is not None)
-    if not there:
-        return None
-    return there[len(there) // 2] if math.inf in there else median(there)
-
-
-def _median(values: Sequence[float | None], form: Callable[[float], str]) -> str:
-    """Give the median in bold and, in brackets, every value in the order of turns."""
-
-    def shown(value: float | None) -> str:
-        if value is None:
-            return "no figure"
-        return form(value) if math.isfinite(value) else "not reached"
-
-    middle = _middle(values)
-    return (
-        "no figure" if middle is None else f"**{shown(middle)}** ({', '.join(map(shown, values))})"
-    )
-
-
 def _failures(records: Sequence[Record]) -> list[str]:
     """Say what was not reached, with the best that was, and what failed, with its error."""
+    entries = {entry.name: entry for entry in ENTRIES}
     lines = []
     for run in records:
-        at = f"- {run.entry}, {run.kind}, seed {run.seed}: "
+        at = f"- {run.entry}, {run.kind}, round {run.round}: "
         if run.figures is None:
             lines.append(f"{at}failed: `{(run.error or '').splitlines()[0]}`")
-        elif run.kind == "own" and run.figures.seconds_to_threshold is None:
-            best = run.figures.best_return
+        elif (
+            run.kind == "own"
+            and is_published(entries[run.entry])
+            and run.figures.seconds_to_threshold is None
+        ):
+            best, own = run.figures.best_return, entries[run.entry].own
             lines.append(
-                f"{at}not reached in {run.figures.seconds:.0f} s and {run.figures.steps:,} steps; "
+                f"{at}not reached in {run.figures.seconds:.0f} s and {run.figures.steps:,} steps "
+                f"of {0 if own is None else own.steps:,}; "
                 f"best mean return {'none' if best is None else f'{best:.0f}'}"
             )
     return ["## Not reached, failed", "\n".join(lines)] if lines else []
@@ -238,14 +190,9 @@ def _settings(versions: Mapping[str, Mapping[str, str]], kind: str) -> str:
                 chosen.processes,
             ]
         )
-    return _table(head, rows)
+    return markdown(head, rows)
 
 
 def _versions(entry: Entry, versions: Mapping[str, str]) -> str:
     names = (entry.distribution, "torch", "gymnasium")
     return ", ".join(f"{name} {versions.get(name, '?')}" for name in names)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

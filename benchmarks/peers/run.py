@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from benchmarks.peers.lines import PIPE_VARIABLE, Line
+from benchmarks.peers.memory import PSS, RSS, memory
 
 ROOT = Path(__file__).parents[2]
 THRESHOLD = 475.0
 EPISODES = 100
-SAMPLE_SECONDS = 0.2
+POLL_SECONDS = 0.2
+# Of memory. The kernel goes through all pages of a process for each.
+SAMPLE_SECONDS = 1.0
 # A script that says nothing for so long does not train.
 SILENCE_SECONDS = 180.0
 END_SECONDS = 10.0
@@ -57,7 +61,8 @@ class Figures:
         seconds_to_threshold: since the first environment step; None: not reached in time.
         steps_to_threshold: environment steps trained until then.
         steps_per_second: environment steps trained, in the window; None: too few lines in it.
-        peak_mib: the most that all processes held together; what they share counts for each.
+        peak_mib: the most that all processes held together when looked at.
+        memory: `PSS`, or `RSS` where that was not to be had: what is shared counts for each.
         seconds: until the last line.
         steps: environment steps trained by then.
         best_return: the highest mean over the last episodes, 100 at most.
@@ -68,6 +73,7 @@ class Figures:
     steps_to_threshold: int | None
     steps_per_second: float | None
     peak_mib: float
+    memory: str
     seconds: float
     steps: int
     best_return: float | None
@@ -80,8 +86,7 @@ class FailedError(Exception):
 class Watch:
     """A started script: its lines by the harness's clock, and the memory of all its processes."""
 
-    def __init__(self, command: list[str], directory: Path, nice: int = 0) -> None:
-        self._nice = nice
+    def __init__(self, command: list[str], directory: Path, group: Path | None = None) -> None:
         self._pipe_path = directory / "lines"
         os.mkfifo(self._pipe_path)
         # Also open for writing: it never ends between two writers of the script.
@@ -96,12 +101,20 @@ class Watch:
         }
         with self.log.open("wb") as log:
             self._process = psutil.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=ROOT,
+                # By itself, before it starts others: they are where it is.
+                preexec_fn=None if group is None else partial(_enter, group),
             )
         self._seen: dict[int, psutil.Process] = {}
         self._rest = b""
         self._start: float | None = None
+        self._sampled = 0.0
         self.peak_bytes = 0
+        self.memory = PSS
 
     @property
     def started(self) -> bool:
@@ -114,19 +127,21 @@ class Watch:
         return 0.0 if self._start is None else time.monotonic() - self._start
 
     def read(self) -> list[Timed]:
-        """Wait up to `SAMPLE_SECONDS` for lines; also takes a sample of the memory.
+        """Wait up to `POLL_SECONDS` for lines; takes a sample of the memory once a second.
 
         Raises:
             ValueError: a line is malformed.
 
         """
-        select.select([self._pipe], [], [], SAMPLE_SECONDS)
+        select.select([self._pipe], [], [], POLL_SECONDS)
         try:
             data = os.read(self._pipe, 1 << 16)
         except BlockingIOError:
             data = b""
         now = time.monotonic()
-        self._sample()
+        if now - self._sampled >= SAMPLE_SECONDS:
+            self._sampled = now
+            self._sample()
         *texts, self._rest = (self._rest + data).split(b"\n")
         lines = [Line.parse(text.decode()) for text in texts]
         if lines and self._start is None:
@@ -160,32 +175,31 @@ class Watch:
         with suppress(psutil.NoSuchProcess):
             tree = [self._process, *self._process.children(recursive=True)]
             for process in tree:
-                if process.pid not in self._seen:
-                    self._seen[process.pid] = process
-                    self._give_precedence(process)
-        resident = 0
+                self._seen.setdefault(process.pid, process)
+        held = 0
         for process in list(self._seen.values()):
             try:
-                resident += process.memory_info().rss
+                held_by_it, count = memory(process)
             except psutil.NoSuchProcess:
                 del self._seen[process.pid]
-        self.peak_bytes = max(self.peak_bytes, resident)
-
-    def _give_precedence(self, process: psutil.Process) -> None:
-        """Set the priority of the process's session, within which all keep their own."""
-        group = Path(f"/proc/{process.pid}/autogroup")
-        if self._nice and group.exists():
-            with suppress(OSError):
-                group.write_text(str(self._nice))
+                continue
+            held += held_by_it
+            if count == RSS:
+                self.memory = RSS
+        self.peak_bytes = max(self.peak_bytes, held)
 
 
-def measure(command: list[str], limits: Limits, nice: int = 0) -> Figures:
+def _enter(group: Path) -> None:
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def measure(command: list[str], limits: Limits, group: Path | None = None) -> Figures:
     """Run a script until its figures are complete.
 
     Args:
         command: of the script.
         limits: how long to wait for what.
-        nice: priority of its sessions against those of other programs; below zero as root only.
+        group: control group of all its processes.
 
     Raises:
         FailedError: it did not train; the end of its output is in the message.
@@ -193,7 +207,7 @@ def measure(command: list[str], limits: Limits, nice: int = 0) -> Figures:
     """
     # A short name: sockets of Ray lie below.
     with tempfile.TemporaryDirectory(prefix="p-") as directory:
-        watch = Watch(command, Path(directory), nice)
+        watch = Watch(command, Path(directory), group)
         try:
             timed = _follow(watch, limits)
         except (FailedError, ValueError) as error:
@@ -201,7 +215,7 @@ def measure(command: list[str], limits: Limits, nice: int = 0) -> Figures:
             raise FailedError(f"{error}\n{output}") from error
         finally:
             watch.end()
-        return figures(timed, limits, watch.peak_bytes)
+        return figures(timed, limits, watch.peak_bytes, watch.memory)
 
 
 def _follow(watch: Watch, limits: Limits) -> list[Timed]:
@@ -231,7 +245,7 @@ def _is_there(timed: Timed) -> bool:
     )
 
 
-def figures(timed: Sequence[Timed], limits: Limits, peak_bytes: int) -> Figures:
+def figures(timed: Sequence[Timed], limits: Limits, peak_bytes: int, memory: str = PSS) -> Figures:
     """Take a run's figures from its lines.
 
     Throughput is between the first and the last line within the window. Steps come in batches, so
@@ -251,6 +265,7 @@ def figures(timed: Sequence[Timed], limits: Limits, peak_bytes: int) -> Figures:
         steps_to_threshold=None if reached is None else reached.line.steps,
         steps_per_second=speed,
         peak_mib=peak_bytes / 2**20,
+        memory=memory,
         seconds=timed[-1].at,
         steps=timed[-1].line.steps,
         best_return=max(returns, default=None),

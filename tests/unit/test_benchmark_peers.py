@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def test_a_script_is_ended_with_all_its_processes_when_its_figures_are_complete(
     figures = run.measure(command, run.Limits(warmup=0.1, window=0.5, threshold=5))
     assert figures.steps_to_threshold == 1
     assert figures.steps_per_second > 0
-    assert figures.peak_mib > 10
+    assert figures.peak_mib > 5
+    assert figures.memory == "PSS"
     assert not psutil.pid_exists(int(told.read_text().split()[1]))
 
 
@@ -148,27 +149,35 @@ def test_a_script_that_ends_without_a_line_failed(run: Any) -> None:
         run.measure(command, run.Limits(warmup=0, window=60, threshold=0))
 
 
-def document(run: Any, pages: Any, rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    records = []
-    for entry, kind, seed, seconds, speed in rows:
-        figures = run.Figures(
-            seconds_to_threshold=seconds,
-            steps_to_threshold=None if seconds is None else 50_000,
-            steps_per_second=speed,
-            peak_mib=1500.0,
-            seconds=90.0,
-            steps=123_456,
-            best_return=312.0,
-        )
-        records.append(asdict(pages.Record(entry, kind, seed, figures, None)))
-    machine = {"date": "2026-01-02", "commit": "abc1234", "cores": 2, "processor": "X"}
+def record(pages: Any, run: Any, row: tuple[Any, ...], **changes: Any) -> Any:
+    entry, kind, number, seconds, speed = row
+    figures = run.Figures(
+        seconds_to_threshold=seconds,
+        steps_to_threshold=None if seconds is None else 50_000,
+        steps_per_second=speed,
+        peak_mib=1500.0,
+        memory="PSS",
+        seconds=90.0,
+        steps=123_456,
+        best_return=312.0,
+    )
+    at = {"commit": "abc1234", "date": f"2026-01-02T10:0{number}Z", "load": 1.0, "nice": 0}
+    whole = {"figures": replace(figures, **changes), "error": None, **at}
+    return pages.Record(entry, kind, number, **whole)
+
+
+def document(run: Any, pages: Any, rows: list[tuple[Any, ...]], **changes: Any) -> dict[str, Any]:
+    machine = {"cores": 2, "processor": "X", "memoryGiB": 24, "python": "3.11.7"}
     return {
+        "format": 2,
         "commands": ["python -m benchmarks.peers", "python -m benchmarks.peers --resume"],
-        "machine": machine | {"memoryGiB": 24},
+        "commit": "abc1234",
+        "machine": machine,
         "limits": {"own": {"warmup": 5, "window": 20, "threshold": 90}},
+        "one_group": True,
+        "nice": -5,
         "versions": {"vaco": {"vaco": "0.1.0", "torch": "2.13.0", "gymnasium": "1.4.0"}},
-        "load": [1.0, 2.4],
-        "records": records,
+        "records": [asdict(record(pages, run, row, **changes)) for row in rows],
     }
 
 
@@ -177,73 +186,116 @@ def rows_of(text: str, entry: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_a_row_has_medians_every_turn_and_ratios_within_turns(run: Any, pages: Any) -> None:
+def test_a_row_has_medians_every_turn_and_ratios_within_rounds(run: Any, pages: Any) -> None:
     made = document(
         run,
         pages,
         [
             ("RLlib", "own", 0, 20.0, 1000.0),
             ("vaco", "own", 0, 10.0, 20000.0),
-            ("RLlib", "own", 1, 60.0, 2000.0),
-            ("vaco", "own", 1, 20.0, 10000.0),
+            # A round that was completed later: its place is by its number.
             ("RLlib", "own", 2, 40.0, 3000.0),
             ("vaco", "own", 2, 4.0, 10000.0),
+            ("RLlib", "own", 1, 60.0, 2000.0),
+            ("vaco", "own", 1, 20.0, 10000.0),
         ],
     )
     text = pages.page(json.loads(json.dumps(made)))
     (rllib,) = rows_of(text, "RLlib")
     (vaco,) = rows_of(text, "vaco")
     # The ratio of the medians would be 4.
-    assert rllib[2:4] == ["**40.0** (20.0, 60.0, 40.0)", "3"]
-    assert rllib[5:7] == ["**2.0 k** (1.0 k, 2.0 k, 3.0 k)", "0.2"]
-    assert (vaco[3], vaco[6]) == ("1", "1")
-    assert vaco[7] == "**1,500** (1,500, 1,500, 1,500)"
-    assert "`python -m benchmarks.peers`, then `python -m benchmarks.peers --resume` on" in text
-    assert "on 2026-01-02, commit abc1234" in text
+    assert rllib[3:5] == ["**40.0**, best 20.0 (20.0, 60.0, 40.0)", "3"]
+    assert rllib[6:8] == ["**2.0 k**, best 3.0 k (1.0 k, 2.0 k, 3.0 k)", "0.2"]
+    assert (vaco[4], vaco[7]) == ("1", "1")
+    assert vaco[8] == "**1,500**, best 1,500 (1,500, 1,500, 1,500)"
+    assert "`python -m benchmarks.peers`, then `python -m benchmarks.peers --resume`;" in text
+    assert "turns began 2026-01-02T10:00Z to 2026-01-02T10:02Z, commit abc1234" in text
     assert "vaco 0.1.0, torch 2.13.0, gymnasium 1.4.0" in text
-    assert "Load average 1 to 2." in text
+    assert "Load average before turns 1.0 to 1.0." in text
+    assert "All processes of an entry were in one control group" in text
+    assert "starts; nice -5." in text
     assert "Not reached, failed" not in text
-    assert "**Load average 3 to 16: other programs ran too" in pages.page(made | {"load": [3, 16]})
+    made["records"][0]["load"] = 16.0
+    made["one_group"] = False
+    text = pages.page(made)
+    assert "**Load average before turns 1.0 to 16.0: other programs ran too" in text
+    assert "**There was no control group for entries." in text
+
+
+def test_there_is_no_ratio_of_fewer_than_three_rounds(run: Any, pages: Any) -> None:
+    rows = [("RLlib", "wide", number, None, 1000.0) for number in range(3)]
+    rows += [("vaco", "wide", number, None, 2000.0) for number in range(2)]
+    rows += [("vaco, one by one", "wide", number, None, 500.0) for number in range(3)]
+    (rllib,) = rows_of(pages.page(document(run, pages, rows)), "RLlib")
+    assert rllib[3:6] == ["**1.0 k**, best 1.0 k (1.0 k, 1.0 k, 1.0 k)", "n = 2", "2"]
+
+
+def test_the_page_says_which_entries_have_one_core(run: Any, pages: Any) -> None:
+    names = ["stable-baselines3", "TorchRL", "TorchRL, two collectors", "vaco"]
+    text = pages.page(document(run, pages, [(name, "wide", 0, None, 1000.0) for name in names]))
+    assert "**One process, so one core: stable-baselines3, TorchRL. Several" in text
+    assert [rows_of(text, name)[0][1] for name in names] == ["one process"] * 2 + ["several"] * 2
 
 
 def test_the_page_begins_with_where_vaco_is_not_the_best(run: Any, pages: Any) -> None:
     rows = [("RLlib", "own", 0, 5.0, 100.0), ("vaco", "own", 0, 10.0, 200.0)]
-    rows += [("TorchRL", "own", 0, None, 300.0), ("vaco, one by one", "wide", 0, None, 900.0)]
+    rows += [("TorchRL", "own", 0, 3.0, 300.0), ("vaco, one by one", "wide", 0, None, 900.0)]
     made = document(run, pages, rows)
     losses = [line for line in pages.page(made).splitlines() if line.startswith("- own, ")]
-    assert losses[:2] == [
+    # TorchRL has no published settings, so no time to the threshold.
+    assert losses == [
         "- own, seconds to 475: RLlib 5.0; vaco 10.0.",
         "- own, env-steps/s trained: TorchRL 0.3 k; vaco 0.2 k.",
     ]
 
 
 def test_what_was_not_reached_counts_as_longer_than_all(run: Any, pages: Any) -> None:
-    rows = [("RLlib", "own", seed, seconds, 1.0) for seed, seconds in enumerate((None, 30.0, None))]
-    rows += [("vaco", "own", seed, 10.0, 1.0) for seed in range(3)]
+    rows = [("RLlib", "own", turn, seconds, 1.0) for turn, seconds in enumerate((None, 30.0, None))]
+    rows += [("vaco", "own", turn, 10.0, 1.0) for turn in range(3)]
     text = pages.page(document(run, pages, rows))
     (rllib,) = rows_of(text, "RLlib")
-    assert rllib[2] == "**not reached** (not reached, 30.0, not reached)"
-    assert rllib[3] == "more"
-    assert (
-        "- RLlib, own, seed 2: not reached in 90 s and 123,456 steps; best mean return 312" in text
-    )
+    assert rllib[3] == "**stopped** (stopped at 123 k steps, 30.0, stopped at 123 k steps)"
+    assert rllib[4:6] == ["more", "**more** (more, 50.0 k, more)"]
+    assert "- RLlib, own, round 2: not reached in 90 s and 123,456 steps of 1,000,000; best" in text
+
+
+def test_who_had_all_steps_of_its_publisher_was_not_stopped(run: Any, pages: Any) -> None:
+    made = document(run, pages, [("stable-baselines3", "own", 0, None, 1.0)])
+    (row,) = rows_of(pages.page(made), "stable-baselines3")
+    assert row[3] == "**not reached** (not reached)"
+
+
+def test_settings_that_are_not_published_for_cartpole_have_no_threshold(
+    run: Any, pages: Any
+) -> None:
+    text = pages.page(document(run, pages, [("TorchRL", "own", 0, None, 1.0)]))
+    (torchrl,) = rows_of(text, "TorchRL")
+    assert torchrl[3:6] == ["none published", "", ""]
+    assert "Not reached, failed" not in text
 
 
 def test_a_run_that_failed_is_told_with_its_error(run: Any, pages: Any) -> None:
     made = document(run, pages, [("vaco", "wide", 0, None, 5000.0)])
-    failed = pages.Record("TorchRL", "wide", 0, None, "ended with exit status 1\nTraceback")
-    made["records"].append(asdict(failed))
+    row = record(pages, run, ("TorchRL", "wide", 0, None, None))
+    error = "ended with exit status 1\nTraceback"
+    made["records"].append(asdict(replace(row, figures=None, error=error)))
     text = pages.page(made)
     (torchrl,) = rows_of(text, "TorchRL")
-    assert torchrl[2:] == ["no figure", "", "no figure"]
-    assert "- TorchRL, wide, seed 0: failed: `ended with exit status 1`" in text
+    assert torchrl[3:] == ["no figure", "", "", "no figure"]
+    assert "- TorchRL, wide, round 0: failed: `ended with exit status 1`" in text
 
 
 def test_where_the_window_gave_no_throughput_it_is_of_the_whole_run(run: Any, pages: Any) -> None:
     text = pages.page(document(run, pages, [("TorchRL", "own", 0, None, None)]))
     (torchrl,) = rows_of(text, "TorchRL")
     # 123,456 steps in 90 s.
-    assert torchrl[5] == "**1.4 k** (1.4 k)"
+    assert torchrl[6] == "**1.4 k** (1.4 k)"
+
+
+def test_memory_that_counts_what_is_shared_for_each_is_told_so(run: Any, pages: Any) -> None:
+    text = pages.page(document(run, pages, [("vaco", "own", 0, 1.0, 1.0)], memory="RSS"))
+    (vaco,) = rows_of(text, "vaco")
+    assert vaco[8] == "**1,500** (1,500), RSS"
 
 
 def test_every_peer_has_a_script_and_exact_pins() -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import gymnasium
 import torch
 from gymnasium.vector import AutoresetMode
 from tensordict.nn import TensorDictModule
-from torchrl.collectors import Collector
+from torchrl.collectors import BaseCollector, Collector, MultiSyncCollector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.data.replay_buffers.samplers import SamplerWithoutReplacement
 from torchrl.envs import (
@@ -105,17 +106,30 @@ def make_networks(environment: TransformedEnv) -> tuple[ProbabilisticActor, Valu
     return actor, ValueOperator(network(1, 0.01), in_keys=["observation"])
 
 
+def make_collector(
+    settings: Settings, actor: ProbabilisticActor, seed: int, workers: int
+) -> BaseCollector:
+    """Collect in this process, or in `workers` with an equal part of the environments each."""
+    frames = {"frames_per_batch": settings.frames, "total_frames": -1}
+    if workers == 1:
+        return Collector(make_environment(settings, seed), actor, device="cpu", **frames)
+    part = replace(settings, environments=settings.environments // workers)
+    seeds = range(seed * workers, (seed + 1) * workers)
+    makers = [partial(make_environment, part, each) for each in seeds]
+    return MultiSyncCollector(makers, actor, device="cpu", **frames)
+
+
 def main() -> None:
     """Train until the harness ends it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", choices=SETTINGS, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--collectors", type=int, default=1, help="processes that step")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     settings = SETTINGS[options.settings]
-    environment = make_environment(settings, options.seed)
-    actor, critic = make_networks(environment)
+    actor, critic = make_networks(make_environment(settings, options.seed))
     advantage = GAE(gamma=0.99, lmbda=0.95, value_network=critic, average_gae=False)
     loss = ClipPPOLoss(
         actor_network=actor,
@@ -132,9 +146,7 @@ def main() -> None:
         sampler=SamplerWithoutReplacement(),
         batch_size=settings.minibatch,
     )
-    collector = Collector(
-        environment, actor, frames_per_batch=settings.frames, total_frames=-1, device="cpu"
-    )
+    collector = make_collector(settings, actor, options.seed, options.collectors)
     updates_per_batch = settings.epochs * settings.frames // settings.minibatch
     returns: deque[float] = deque(maxlen=100)
     steps, updates = 0, 0
