@@ -11,8 +11,10 @@ from typing import Final
 
 from vaco.errors import EXIT_OK, EXIT_PERMANENT
 from vaco.job import VACOJob, VACOJobStatus
+from vaco.v1 import learner_pb2 as pb
 
-from vaco_operator.cluster.hearing import Heard, ended_learner, last_words
+from vaco_operator.cluster.hearing import Heard, answering, ended_learner, last_words
+from vaco_operator.cluster.labels import GRPC_PORT
 from vaco_operator.cluster.observed import LearnerJob, Moment, Observed
 from vaco_operator.cluster.pods import Pod
 from vaco_operator.cluster.troubles import died
@@ -53,7 +55,7 @@ def outcome(
         return _given_up(batch.failure, observed)
     if job.spec.suspend:
         return None
-    return _too_late(job, observed, trouble, now) or _actors_die(job, observed, heard)
+    return _too_late(job, observed, heard, trouble, now) or _actors_die(job, observed, heard)
 
 
 def running_since(status: VACOJobStatus | None, now: datetime) -> datetime:
@@ -80,6 +82,29 @@ def start_deadline(job: VACOJob, observed: Observed, now: datetime) -> float | N
     if batch is not None and not batch.deleting:
         since = max(since, batch.created)
     return job.spec.start_deadline_seconds - (now - since).total_seconds()
+
+
+def not_answering(
+    job: VACOJob, observed: Observed, heard: Heard | None, now: Moment
+) -> Trouble | None:
+    """Say that the start deadline is over, and that nobody knows whether the job has started.
+
+    The learner's pod is ready, so its server answers the kubelet; us it does not. What it may have
+    trained is not thrown away for that.
+    """
+    pod = observed.learner
+    if job.spec.suspend or pod is None or not pod.ready or answering(observed, heard, now):
+        return None
+    left = start_deadline(job, observed, now.wall)
+    if left is None or left > 0:
+        return None
+    bound = job.spec.start_deadline_seconds
+    return Trouble(
+        "NotAnswering",
+        f"The learner's pod is ready, but the learner does not answer the operator. Whether "
+        f"anything was trained on within spec.startDeadlineSeconds ({bound:g} s) is not known, so "
+        f"the job goes on. Is the operator let through to port {GRPC_PORT} of the learner's pod?",
+    )
 
 
 def active_deadline(job: VACOJob, observed: Observed, now: datetime) -> float | None:
@@ -109,7 +134,7 @@ def _given_up(failure: tuple[str, str], observed: Observed) -> Outcome:
 
 
 def _too_late(
-    job: VACOJob, observed: Observed, trouble: Trouble | None, now: Moment
+    job: VACOJob, observed: Observed, heard: Heard | None, trouble: Trouble | None, now: Moment
 ) -> Outcome | None:
     why = f" {trouble.message}" if trouble else ""
     left = active_deadline(job, observed, now.wall)
@@ -118,11 +143,19 @@ def _too_late(
         message = f"The job ran for longer than spec.activeDeadlineSeconds ({bound:g} s).{why}"
         return Outcome("Failed", "DeadlineExceeded", message)
     left = start_deadline(job, observed, now.wall)
-    if left is not None and left <= 0:
+    if left is not None and left <= 0 and not _may_train(observed, heard, now):
         bound = job.spec.start_deadline_seconds
         message = f"Nothing was trained on within spec.startDeadlineSeconds ({bound:g} s).{why}"
         return Outcome("Failed", "StartDeadlineExceeded", message)
     return None
+
+
+def _may_train(observed: Observed, heard: Heard | None, now: Moment) -> bool:
+    """Whether the learner says that it trains, or is there and says nothing."""
+    voice, pod = answering(observed, heard, now), observed.learner
+    if voice is None:
+        return pod is not None and pod.ready
+    return voice.status.phase not in (pb.LEARNER_PHASE_UNSPECIFIED, pb.LEARNER_PHASE_STARTING)
 
 
 def _actors_die(job: VACOJob, observed: Observed, heard: Heard | None) -> Outcome | None:

@@ -187,7 +187,8 @@ def _appointments(view: View, memory: Memory) -> Iterator[float]:
             None if job.spec.suspend else start_deadline(job, observed, now.wall),
             None if job.spec.suspend else active_deadline(job, observed, now.wall),
         )
-        if left is not None
+        # One that is over and did not end the job waits for the learner's word.
+        if left is not None and left > 0
     )
     yield from appointments(observed, memory.leaving, now.monotonic)
     if view.voice is not None:

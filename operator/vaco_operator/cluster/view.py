@@ -8,6 +8,7 @@ from vaco_operator.cluster import attempts, autoscale, troubles
 from vaco_operator.cluster.hearing import Heard, answering, listen
 from vaco_operator.cluster.leaving import Leaving, grace_left
 from vaco_operator.cluster.observed import Child, Moment, Observed
+from vaco_operator.cluster.outcome import not_answering
 from vaco_operator.cluster.steps import Memory
 from vaco_operator.status import Trouble
 
@@ -23,7 +24,7 @@ class View:
         now: the time.
         heard: the newest that its learner said.
         voice: the same, if the learner that runs now said it lately.
-        trouble: what keeps the learner from running.
+        trouble: what keeps the learner from running, or us from knowing whether it does.
         shortage: what keeps actors from running.
         attempt: what is to become of the learner's Job.
         scale: how many actors there are and shall be.
@@ -96,7 +97,8 @@ def look(job: VACOJob, observed: Observed, memory: Memory, now: Moment) -> View:
         now=now,
         heard=heard,
         voice=voice,
-        trouble=troubles.of_learner(observed, job.metadata.name, refusals, complaint),
+        trouble=troubles.of_learner(observed, job.metadata.name, refusals, complaint)
+        or not_answering(job, observed, heard, now),
         shortage=troubles.of_actors(observed, scale.scaler.desired),
         attempt=attempts.attempt(job, observed, drained=drained(observed, memory.leaving, now)),
         scale=scale,

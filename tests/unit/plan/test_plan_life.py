@@ -156,6 +156,37 @@ def test_case_10_a_job_that_never_trains_fails_at_its_start_deadline_with_the_re
     assert reasons(decided) == ["Failed"]
 
 
+def test_a_job_that_may_be_training_is_not_failed_because_the_operator_cannot_ask():
+    scene = Scene(startDeadlineSeconds=60)
+    scene.step()
+    scene.learner_pod()
+    decided = scene.after(59).step()
+    assert truth(decided.status, "LearnerAvailable") == ("False", "Starting")
+    decided = scene.after(1).step()
+    for kind in ("LearnerAvailable", "Progressing"):
+        assert truth(decided.status, kind) == ("False", "NotAnswering")
+    assert decided.status.phase == "Starting"
+    assert "let through to port 7600" in decided.status.message
+    assert decided.requeue_after > 1
+    scene.hear(version=5, env_steps=1000)
+    assert scene.after(1).step().status.phase == "Running"
+
+
+@pytest.mark.parametrize("how", ["not ready", "heard", "suspended"])
+def test_a_start_deadline_is_held_for_nobody_who_is_known_not_to_train(how):
+    scene = Scene(startDeadlineSeconds=60)
+    scene.step()
+    scene.learner_pod(ready=how != "not ready")
+    scene.after(60)
+    if how == "heard":
+        scene.hear(phase=pb.LEARNER_PHASE_STARTING)
+    if how == "suspended":
+        scene.change(suspend=True)
+        assert truth(scene.step().status, "Progressing") == ("True", "Suspending")
+    else:
+        assert truth(scene.step().status, "Failed") == ("True", "StartDeadlineExceeded")
+
+
 def test_the_start_deadline_is_over_with_the_first_fragment():
     scene = Scene(startDeadlineSeconds=60).running()
     assert scene.after(10_000).step().status.phase == "Running"
