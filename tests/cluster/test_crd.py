@@ -176,7 +176,7 @@ ANY_TIME = {
 
 @pytest.fixture(scope="module")
 def jobs(installed: Api) -> Iterator[str]:
-    """A namespace with two jobs: `running`, and one that is `suspended`."""
+    """A namespace with jobs: `running`, one that is `suspended`, and one with a claim: `stored`."""
     name = f"test-{secrets.token_hex(4)}"
     installed.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     task = {
@@ -186,13 +186,14 @@ def jobs(installed: Api) -> Iterator[str]:
     }
     installed.create(job("running", name, task=task))
     installed.create(job("suspended", name, task=task, suspend=True))
+    installed.create(job("stored", name, learner={"storage": {"size": "10Gi"}}))
     yield name
     installed.delete("v1", "Namespace", name)
 
 
 @pytest.fixture
 def change(api: Api, jobs: str) -> Change:
-    """Asks whether the spec of one of the two jobs could be changed; returns the refusal."""
+    """Asks whether the spec of one of the jobs could be changed; returns the refusal."""
 
     def ask(name: str, spec: dict[str, Any]) -> dict[str, str]:
         return admission.change(api, API_VERSION, KIND, name, jobs, {"spec": spec})
@@ -223,6 +224,24 @@ def test_case_09_an_argument_under_another_name_is_a_change(change: Change) -> N
     """As many arguments as before, none of them there before: not the same arguments."""
     renamed = {"task": {"kwargs": {"a": None, "b": 1}}}
     assert list(change("running", renamed)) == ["spec.task.kwargs"]
+
+
+@pytest.mark.parametrize(
+    ("storage", "path"),
+    [
+        (None, ""),
+        ({"accessMode": "ReadWriteMany"}, ".accessMode"),
+        ({"storageClassName": "fast"}, ".storageClassName"),
+        ({"claimName": "mine"}, ".claimName"),
+    ],
+)
+def test_case_09_a_claim_never_changes_but_for_its_size(
+    change: Change, storage: dict[str, Any] | None, path: str
+) -> None:
+    assert list(change("stored", {"learner": {"storage": storage}})) == [
+        f"spec.learner.storage{path}"
+    ]
+    assert change("stored", {"learner": {"storage": {"size": "20Gi"}}}) == {}
 
 
 @pytest.mark.parametrize("path", WHILE_SUSPENDED)

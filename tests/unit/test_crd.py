@@ -106,6 +106,9 @@ def test_every_field_that_must_not_change_has_a_rule_at_its_own_path(schema: Sch
         for rule in rules_at(schema, "spec")
         if "oldSelf" in rule["rule"]
     }
+    # That it neither comes nor goes is one rule; its fields have their own.
+    stays = "has(self.learner.storage) == has(oldSelf.learner.storage)"
+    assert told.pop("learner.storage") == stays
     for path, node in tree_of(VACOJob).fields["spec"].walk():
         when = change_of(path)
         covering = [rule for at, rule in told.items() if f"{path}.".startswith(f"{at}.")]
@@ -114,7 +117,23 @@ def test_every_field_that_must_not_change_has_a_rule_at_its_own_path(schema: Sch
         elif when is not None and not (node.fields or node.variants):
             (rule,) = covering
             assert ("oldSelf.suspend" in rule) == (when == "while suspended"), path
-    assert {"task.kwargs", "policy.core", "algorithm.name", "learner.storage"} <= told.keys()
+    named = {"task.kwargs", "policy.core", "algorithm.name", "learner.storage.claimName"}
+    assert named <= told.keys()
+
+
+def test_fields_of_a_part_that_may_be_left_out_are_compared_where_it_is_there_twice(
+    schema: Schema,
+) -> None:
+    rules = {rule["fieldPath"]: rule["rule"] for rule in rules_at(schema, "spec")}
+    storage = {path: rule for path, rule in rules.items() if path.startswith(".learner.storage.")}
+    assert storage.keys() == {
+        ".learner.storage.storageClassName",
+        ".learner.storage.accessMode",
+        ".learner.storage.claimName",
+    }
+    missing = "!has(self.learner.storage) || !has(oldSelf.learner.storage) || "
+    assert all(rule.startswith(missing) for rule in storage.values())
+    assert "size" not in "".join(storage.values())
 
 
 def test_a_field_of_some_variants_is_refused_beside_the_others(schema: Schema) -> None:

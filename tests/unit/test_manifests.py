@@ -270,6 +270,29 @@ def test_a_claim_of_the_users_is_shared_with_others(cluster_job: MakeJob) -> Non
     assert place(None) != place({"name": "another"})
 
 
+@pytest.mark.parametrize(
+    ("size", "live", "asked"),
+    [
+        ("10Gi", "20Gi", "20Gi"),
+        ("20Gi", "10Gi", "20Gi"),
+        ("1Gi", "1024Mi", "1Gi"),
+        ("20G", "20Gi", "20Gi"),
+        ("500M", "0.5Gi", "0.5Gi"),
+        ("10Gi", "2e10", "2e10"),
+        ("1.5Ti", "1536000000000m", "1.5Ti"),
+        ("1E", "2E", "2E"),
+    ],
+)
+def test_a_claim_that_was_grown_by_hand_is_not_asked_to_shrink(
+    cluster_job: MakeJob, size: str, live: str, asked: str
+) -> None:
+    job = cluster_job(learner={"storage": {"size": size}})
+    there = {"spec": {"resources": {"requests": {"storage": live}}}}
+    claim = built(job, live_claim=there).volume_claim
+    assert claim is not None
+    assert claim["spec"]["resources"]["requests"]["storage"] == asked
+
+
 def test_a_claim_is_made_as_it_is_asked_for(cluster_job: MakeJob) -> None:
     storage = {"size": "1Gi", "storageClassName": "fast", "accessMode": "ReadWriteOncePod"}
     claim = built(cluster_job(learner={"storage": storage})).volume_claim

@@ -95,6 +95,7 @@ def desired_children(
         credentials=credentials,
         live_learner=batch.document if batch else None,
         live_actors=deployment.document if deployment else None,
+        live_claim=observed.volume_claim,
     )
     wanted: list[Document] = []
     for document in built.in_order():

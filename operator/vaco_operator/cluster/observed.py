@@ -18,7 +18,14 @@ from vaco.v1 import learner_pb2 as pb
 from vaco_operator.cluster import labels
 from vaco_operator.cluster.manifests.learner_job import live_attempt
 from vaco_operator.cluster.pods import Pod, controller_of, parse_time
-from vaco_operator.cluster.resources import DEPLOYMENTS, JOBS, PODS, Document, Resource
+from vaco_operator.cluster.resources import (
+    DEPLOYMENTS,
+    JOBS,
+    PODS,
+    VOLUME_CLAIMS,
+    Document,
+    Resource,
+)
 from vaco_operator.cluster.store import JobKey, Stores
 
 DIED_BEFORE: Final = "training.vaco.dev/died-before"
@@ -147,6 +154,7 @@ class Observed:
         leftovers: children of an earlier job of the same name, which are about to go.
         learner_job: the learner's Job.
         actors: the actors' Deployment.
+        volume_claim: the claim for checkpoints that was made for this job.
         learner_pods: pods of the learner's Job as it is now.
         former_pods: pods of Jobs that the learner had before.
         actor_pods: the actors' pods.
@@ -160,6 +168,7 @@ class Observed:
     leftovers: frozenset[Child] = frozenset()
     learner_job: LearnerJob | None = None
     actors: ActorDeployment | None = None
+    volume_claim: Document | None = None
     learner_pods: tuple[Pod, ...] = ()
     former_pods: tuple[Pod, ...] = ()
     actor_pods: tuple[Pod, ...] = ()
@@ -214,6 +223,7 @@ def observe(stores: Stores, job: Document, answer: Answer | None) -> Observed:
         leftovers=leftovers,
         learner_job=LearnerJob.read(learner_job) if learner_job else None,
         actors=ActorDeployment.read(actors) if actors else None,
+        volume_claim=live.get(Child(VOLUME_CLAIMS, names.volume_claim)),
         learner_pods=tuple(pod for pod in learner_pods if job_uid and pod.owner == job_uid),
         former_pods=tuple(pod for pod in learner_pods if not job_uid or pod.owner != job_uid),
         actor_pods=_pods(pods, "actor", created),

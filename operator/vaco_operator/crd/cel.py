@@ -62,7 +62,17 @@ class Field:
         if self.default:
             return f"{self._meant('self')} == {self._meant('oldSelf')}"
         # `self.?field` would be shorter, but the server takes its size to be without bound.
-        return f"has({new}) == has({old}) && (!has({new}) || {new} == {old})"
+        return f"{self.stays} && (!has({new}) || {new} == {old})"
+
+    @property
+    def stays(self) -> str:
+        """Expression that is true if the field neither came nor went."""
+        return f"has({self._of('self')}) == has({self._of('oldSelf')})"
+
+    @property
+    def missing(self) -> str:
+        """Expression that is true if the field was not there, or is not."""
+        return f"!has({self._of('self')}) || !has({self._of('oldSelf')})"
 
     @property
     def changed(self) -> str:

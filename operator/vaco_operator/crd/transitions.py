@@ -8,7 +8,7 @@ after.
 from collections.abc import Iterator
 from typing import Final
 
-from vaco.schema.changes import Change, change_of
+from vaco.schema.changes import Change, change_of, presence_of
 from vaco.schema.tree import Node
 
 from vaco_operator.crd.cel import Field, Validation, validation
@@ -23,12 +23,15 @@ _TOLD: Final[dict[Change, str]] = {
 _GUARD: Final[dict[Change, str]] = {"never": "", "while suspended": "oldSelf.suspend || "}
 
 
-def transition_rules(part: Node, path: tuple[str, ...] = ()) -> Iterator[Validation]:
+def transition_rules(
+    part: Node, path: tuple[str, ...] = (), unless: str = ""
+) -> Iterator[Validation]:
     """Write the rules for all fields below a part.
 
     Args:
-        part: `spec` or a part below it that is always there.
+        part: `spec` or a part below it.
         path: From `spec` to the part.
+        unless: When there is nothing to compare, followed by an or; empty: there always is.
 
     """
     seen: list[Field] = []
@@ -38,20 +41,22 @@ def transition_rules(part: Node, path: tuple[str, ...] = ()) -> Iterator[Validat
         there = member.required or member.has_default or member.name == part.tag
         field = Field(here, not there, member.opaque, "" if there else member.meant(part))
         if (member.node.fields or member.node.variants) and there:
-            yield from transition_rules(member.node, here)
+            yield from transition_rules(member.node, here, unless)
+        elif change_of(".".join(here)) is None:
+            yield from _rule(field, presence_of(".".join(here)), field.stays, unless)
+            yield from transition_rules(member.node, here, f"{unless}{field.missing} || ")
         else:
             (hidden if field.opaque else seen).append(field)
     for field in seen:
-        yield from _rule(field, field.unchanged)
+        yield from _rule(field, change_of(".".join(field.path)), field.unchanged, unless)
     others = " || ".join(field.changed for field in seen)
     for field in hidden:
         # What CEL cannot see is compared with the part around it, unless that is known to differ.
-        yield from _rule(field, f"{Field(path).unchanged} || {others}")
+        when = change_of(".".join(field.path))
+        yield from _rule(field, when, f"{Field(path).unchanged} || {others}", unless)
 
 
-def _rule(field: Field, unchanged: str) -> Iterator[Validation]:
-    when = change_of(".".join(field.path))
+def _rule(field: Field, when: Change | None, unchanged: str, unless: str) -> Iterator[Validation]:
     if when in _TOLD:
-        yield validation(
-            f"{_GUARD[when]}{unchanged}", field.path, _TOLD[when], "FieldValueForbidden"
-        )
+        holds = f"{unless}{_GUARD[when]}{unchanged}"
+        yield validation(holds, field.path, _TOLD[when], "FieldValueForbidden")

@@ -22,6 +22,7 @@ _WHEN: Final[dict[str, Change]] = {
     "sampling": "while suspended",
     "learner": "while suspended",
     "learner.storage": "never",
+    "learner.storage.size": "any time",
     "learner.podTemplate": "any time",
     "actors": "any time",
     "actors.threads": "while suspended",
@@ -52,6 +53,16 @@ def change_of(path: str) -> Change | None:
     """
     if any(decided.startswith(f"{path}.") for decided in _WHEN):
         return None
+    return presence_of(path)
+
+
+def presence_of(path: str) -> Change:
+    """Tell when a field may come or go, whatever is decided of the fields below it.
+
+    Raises:
+        KeyError: If nobody has decided it.
+
+    """
     steps = path.split(".")
     upwards = (".".join(steps[:n]) for n in range(len(steps), 0, -1))
     return next((_WHEN[each] for each in upwards if each in _WHEN), None) or _WHEN[path]

@@ -54,7 +54,8 @@ class StorageSpec(Part):
         default="10Gi",
         max_length=16,
         pattern=r"^[1-9][0-9]*(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?$",
-        description="Size of the claim, such as 10Gi or 500G. Not used with `claimName`.",
+        description="Size of the claim, such as 10Gi or 500G. It may grow, where the storage class "
+        "can expand volumes; less than the claim has changes nothing. Not used with `claimName`.",
     )
     storage_class_name: ObjectName | None = Field(
         default=None, description="Storage class of the claim; null: the cluster's default."
@@ -201,8 +202,8 @@ class LearnerSpec(Part):
     storage: StorageSpec | None = Field(
         default=None,
         description="Volume that keeps checkpoints when the learner's pod is gone; null: they end "
-        "with the pod, and a learner that moves to another node begins anew. Has no meaning for a "
-        "local run.",
+        "with the pod, and a learner that moves to another node begins anew. Whether there is one "
+        "never changes. Has no meaning for a local run.",
     )
     pod_template: PodTemplate = Field(
         default={},

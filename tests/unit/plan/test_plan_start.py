@@ -53,6 +53,18 @@ def test_a_job_with_storage_gets_a_claim_before_its_pods_and_no_warning():
     assert "NoStorage" not in reasons(decided)
 
 
+def test_a_claim_that_somebody_grew_is_wanted_as_it_is_and_grows_with_the_spec():
+    scene = Scene(learner={"storage": {"size": "1Gi"}})
+    scene.step()
+    claim = scene.document("PersistentVolumeClaim", "pole-checkpoints")
+    claim["spec"]["resources"]["requests"]["storage"] = "2Gi"
+    scene.put(claim)
+    for size, wanted in (("1Gi", "2Gi"), ("3Gi", "3Gi")):
+        scene.change(learner={"storage": {"size": size}})
+        document = applied(scene.look(), "PersistentVolumeClaim")
+        assert document["spec"]["resources"]["requests"]["storage"] == wanted
+
+
 def test_it_goes_from_pending_over_starting_to_running_and_is_ready_when_actors_are_connected():
     scene = Scene()
     scene.step()

@@ -54,6 +54,7 @@ def children(
     credentials: Credentials | None = None,
     live_learner: Document | None = None,
     live_actors: Document | None = None,
+    live_claim: Document | None = None,
 ) -> Children:
     """Build them all.
 
@@ -71,6 +72,7 @@ def children(
         live_learner: the learner's Job as it is, if there is one. If it was made from another
             spec (`live_spec_hash`), it must be deleted first: a Job's template never changes.
         live_actors: the Deployment as it is, if there is one.
+        live_claim: the claim for checkpoints as it is, if there is one.
 
     Raises:
         UserError: a pod template of the user's cannot be merged.
@@ -83,7 +85,7 @@ def children(
     return Children(
         config_map=config_map(job),
         credentials=credentials_secret(job, credentials) if credentials else None,
-        volume_claim=volume_claim(job),
+        volume_claim=volume_claim(job, live_claim),
         learner_policy=learner_policy(job, settings),
         actors_policy=actors_policy(job),
         service=learner_service(job, attempt),

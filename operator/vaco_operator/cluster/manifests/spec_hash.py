@@ -7,10 +7,10 @@ program reads, needs a new pod:
 |---|---|---|
 | `actors.replicas`, `.minReplicas`, `.maxReplicas`, `autoscaling`, `suspend` | stays | stay |
 | `backoffLimit`, `ttlSecondsAfterFinished`, `cleanPodPolicy`, deadlines | stays | stay |
-| `learner.storage`, but for `claimName` or whether there is any | stays | stay |
-| `stop`, `evaluation`, `learner.podTemplate`, `learner.storage` otherwise | new attempt | stay |
+| `learner.storage.size` | stays | stay |
+| `stop`, `evaluation`, `learner.podTemplate` | new attempt | stay |
 | the rest of `actors` (`podTemplate`, `threads`, `drainSeconds`) | stays | rolled |
-| everything else, which can change only while the job is suspended | new attempt | rolled |
+| everything else that may change, while the job is suspended | new attempt | rolled |
 | the operator: its version, its images, its settings | stays | stay |
 
 The last line is why the hash is of what the user says, not of the pod template that is made of it,
@@ -49,7 +49,7 @@ def spec_hash(job: VACOJob, component: Literal["learner", "actor"]) -> str:
         spec.pop("actors", None)
         storage = job.spec.learner.storage
         if storage is not None:
-            # A volume is grown without its pod's help; another claim is another volume.
+            # A volume is grown without its pod's help; what else is said of it never changes.
             spec["learner"]["storage"] = {"claimName": storage.claim_name}
     else:
         spec = _without(spec, frozenset({"stop", "evaluation"}))
