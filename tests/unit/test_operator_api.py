@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 from aiohttp import web
+from vaco_operator.cluster import api as api_module
 from vaco_operator.cluster.api import ATTEMPTS, PATIENCE_SECONDS, KubeApi, retry_delay
 from vaco_operator.cluster.api_errors import (
     AlreadyExistsError,
@@ -180,15 +181,32 @@ def test_attempts_have_a_bound_and_the_last_error_is_raised() -> None:
     assert len(server.asked) == ATTEMPTS
 
 
-def test_a_worker_leaves_what_was_not_answered_to_the_queue_and_repeats_a_conflict() -> None:
-    server = Server([says(409, {"reason": "Conflict"}), says(503, {"message": "busy"})])
+def test_a_worker_repeats_what_fails_quickly_and_leaves_what_hangs_to_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    server = Server([says(500), never])
+    monkeypatch.setattr(api_module, "WORKER_SECONDS", 0.9)
 
     async def test(api: KubeApi, _transport: Transport) -> None:
-        with pytest.raises(UnavailableError, match="busy"):
-            await api.without_retries().apply(CONFIG_MAPS, CONFIG)
+        with pytest.raises(UnavailableError, match="no answer within 1 s"):
+            await api.for_workers().apply(CONFIG_MAPS, CONFIG)
 
-    assert len(with_api(server, test)) == 1
+    assert len(with_api(server, test, timeout=1)) == 1
     assert len(server.asked) == 2
+
+
+def test_a_worker_does_not_wait_for_as_long_as_a_server_asks_for() -> None:
+    server = Server([says(429, **{"Retry-After": "2"})])
+
+    async def test(api: KubeApi, _transport: Transport) -> None:
+        with pytest.raises(UnavailableError):
+            await api.for_workers().apply(CONFIG_MAPS, CONFIG)
+
+    assert with_api(server, test) == []
 
 
 def test_what_is_refused_for_good_is_not_repeated() -> None:

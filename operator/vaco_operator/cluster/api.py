@@ -4,16 +4,17 @@ Every call makes up to `ATTEMPTS` attempts, with a jittered back-off that double
 as the server asks for (`Retry-After`). Repeated is only what may be: all writes here say what shall
 be (apply, merge patch, delete) and not what shall happen, so that a write whose answer was lost can
 be sent again. A conflict is repeated too, unless the caller named the version or the object it had
-read: then somebody else was faster, and the caller has to look again. What the server could not
-answer is not repeated for workers (`without_retries`), of which there are few: their jobs wait in
-the queue.
+read: then somebody else was faster, and the caller has to look again. Workers (`for_workers`) are
+few, so they repeat only what fails quickly: a job whose requests hang waits in the queue.
 
 Before every attempt to write the fence is asked (see `election`): a leader that was paused past its
 lease writes nothing more, whatever it was about to do.
 """
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, Self
 
@@ -31,7 +32,9 @@ ATTEMPTS: Final = 5
 FIRST_DELAY_SECONDS: Final = 0.2
 MAX_DELAY_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 15.0
-"""A server that asks for more gets it from the queue: no worker waits so long."""
+"""No call waits for a server that asks for more."""
+WORKER_SECONDS: Final = 1.5
+"""A worker's call makes no further attempt that would begin later than this."""
 PAGE: Final = 25
 """Objects in one answer to a list: eight lists are read at once when the operator starts, and what
 they take then is not given back."""
@@ -50,7 +53,7 @@ class KubeApi:
         fence: asked before every attempt to write.
         timeout: seconds for one attempt.
         sleep: waits so many seconds.
-        retries: whether what the server could not answer is asked again.
+        patience: seconds from the begin of a call after which no further attempt begins.
 
     """
 
@@ -61,17 +64,19 @@ class KubeApi:
         timeout: float,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         *,
-        retries: bool = True,
+        patience: float = math.inf,
     ) -> None:
         self._transport = transport
         self._fence = fence
         self._timeout = timeout
         self._sleep = sleep
-        self._retries = retries
+        self._patience = patience
 
-    def without_retries(self) -> Self:
-        """Return one whose caller itself comes back later if the server cannot answer."""
-        return type(self)(self._transport, self._fence, self._timeout, self._sleep, retries=False)
+    def for_workers(self) -> Self:
+        """Return one whose caller itself comes back later, and is not to wait long now."""
+        return type(self)(
+            self._transport, self._fence, self._timeout, self._sleep, patience=WORKER_SECONDS
+        )
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Document:
         """Read one object; the stores have everything but Secrets and Leases.
@@ -253,6 +258,7 @@ class KubeApi:
         repeat_conflict: bool = False,
     ) -> Document:
         named = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        began = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
             # A write ends before another replica could begin to write.
             fence = None if method == "GET" else self._fence
@@ -270,17 +276,20 @@ class KubeApi:
                     fence=fence,
                 )
             except ApiError as error:
-                if attempt == ATTEMPTS or not self._may_pass(error, repeat_conflict):
+                if attempt == ATTEMPTS or not _may_pass(error, repeat_conflict):
                     raise
                 delay = retry_delay(error, attempt)
+                if time.monotonic() + delay > began + self._patience:
+                    raise
             await self._sleep(delay)
         raise AssertionError("the last attempt returns or raises")
 
-    def _may_pass(self, error: ApiError, repeat_conflict: bool) -> bool:
-        """Whether the same request may succeed if it is made again soon."""
-        if isinstance(error, UnavailableError):
-            return self._retries and (error.retry_after or 0.0) <= PATIENCE_SECONDS
-        return isinstance(error, ConflictError) and repeat_conflict
+
+def _may_pass(error: ApiError, repeat_conflict: bool) -> bool:
+    """Whether the same request may succeed if it is made again soon."""
+    if isinstance(error, UnavailableError):
+        return (error.retry_after or 0.0) <= PATIENCE_SECONDS
+    return isinstance(error, ConflictError) and repeat_conflict
 
 
 def _names_no_other(change: Document) -> bool:

@@ -71,7 +71,7 @@ class Reconciler:
         clock: Callable[[], Moment] = lambda: Moment(datetime.now(UTC), time.monotonic()),
     ) -> None:
         self._with = surroundings
-        self._api = surroundings.api.without_retries()
+        self._api = surroundings.api.for_workers()
         self._clock = clock
         self._applier = Applier(self._api, surroundings.stores)
         self._learners = LearnerClient(surroundings.wake)

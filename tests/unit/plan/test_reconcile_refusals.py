@@ -98,7 +98,7 @@ class Stage:
         self.scene = scene
         self.server = server(scene, refuse)
         scene.put(scene.job)
-        api: Any = SimpleNamespace(without_retries=lambda: self.server)
+        api: Any = SimpleNamespace(for_workers=lambda: self.server)
         within = Surroundings(SETTINGS, api, scene.stores, Silent(), lambda _: None)
         self._reconciler = Reconciler(within, clock=lambda: scene.now)
 
