@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -32,7 +33,8 @@ def lab(*arguments, root):
 def table(out, name="table.csv"):
     """Return the rows of a table; how long a run took is not the same twice."""
     with (out / name).open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
 
 
 def end_by_kill(process):
@@ -67,9 +69,25 @@ def test_every_cell_has_a_row_and_a_curve(whole):
         assert float(row["lag_max"]) == float(row["lag"]) - 1
         assert (float(row["ess_mean"]) < 0.9999999) == (row["lag"] == "4")
     curves, updates = table(whole, "curves.csv"), sum(int(row["updates"]) for row in rows)
-    assert len(curves) == updates
+    # And one for the evaluation before training.
+    assert len(curves) == updates + len(rows)
+    for row in rows:
+        known = [c for c in curves if all(c[x] == row[x] for x in ("algorithm", "lag", "seed"))]
+        judged = [c["evaluation_return"] for c in known if c["evaluation_return"]]
+        assert len(judged) == 1 + 5
+        assert judged[-1] == known[-1]["evaluation_return"] == row["final_return"]
     # Two epochs of two minibatches.
     assert len(table(whole, "steps.csv")) == 8 * 4
+
+
+def test_every_row_says_what_ran_it(whole):
+    _, cells = Store(whole).load()
+    for document in Store(whole).read(cells):
+        of = document["provenance"]
+        assert of["command"] == f"vaco bench lag {SMALL} --out {whole} --workers 2"
+        assert of["workers"] == 2
+        assert of["torch"] == metadata.version("torch")
+        assert of["date"].startswith("20")
 
 
 def test_a_matrix_that_was_killed_goes_on_and_gives_the_same_tables(whole, tmp_path):
@@ -119,6 +137,7 @@ def test_the_page_tells_what_was_run_and_draws_it(whole, tmp_path):
     page = (tmp_path / "small.md").read_text()
     assert "8 of 8 runs" in page
     assert "| vaco | 2 |" in page
+    assert (tmp_path / "small.csv").read_bytes() == (whole / "table.csv").read_bytes()
     for name in ("curves", "profiles", "tv"):
         picture = tmp_path / f"small-{name}.png"
         assert picture.name in page

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from vaco.errors import UserError
+from vaco.schema.loading import dump
 from vaco_lab.__main__ import main
 from vaco_lab.matrix import cells_of, load_matrix
 
@@ -52,7 +53,7 @@ def changed(cells):
         *parents, last = place.split(".")
         here = document
         for step in parents:
-            here = here[step]
+            here = here.setdefault(step, {})
         if value is None:
             del here[last]
         else:
@@ -97,6 +98,79 @@ def test_a_cell_has_its_old_key_if_it_would_do_the_same(cells, changed):
     assert len(other & before) == len(before) / 2
 
 
+def test_the_key_of_a_cell_is_what_it_was_in_earlier_versions(cells):
+    """If this fails, finished cells are lost: was that meant? Then RESULTS is to be raised too."""
+    made = {str(cell): cell.key for cell in cells(MATRIX)}
+    assert made["CartPole vaco one K=1 seed 0"] == "e4c89ec957bb4869"
+    assert made["Acrobot ppo two K=4 seed 2"] == "04ac627776c3bddc"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("axes.switch", {"eins": [], "zwei": ["algorithm.epochs=2"]}),
+        ("axes.switch.one", ["algorithm.epochs=1", "algorithm.gamma=0.99"]),
+        ("axes.switch.one", ["learner.checkpoint.keep=7", "learner.maxPolicyLag=99"]),
+        ("axes.environment.CartPole", ["task.frameStack=1", "ttlSecondsAfterFinished=3"]),
+        ("base.metadata", {"name": "other"}),
+        ("scores.Acrobot", [-500, -80]),
+        ("title", "Another"),
+    ],
+)
+def test_what_does_not_decide_a_result_leaves_the_key(cells, changed, place, value):
+    assert [cell.key for cell in changed(place, value)] == [cell.key for cell in cells(MATRIX)]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("evaluation", {"points": 4}),
+        ("evaluation", {"episodes": 15}),
+        ("axes.switch", {"a": ["learner.batchSize=1024"], "b": ["learner.batchSize=1025"]}),
+        ("base.spec.stop", {"envSteps": 1001}),
+        ("base.spec.policy", {"network": {"type": "mlp", "activation": "relu"}}),
+        ("base.spec.rollout", {"fragmentLength": 65}),
+    ],
+)
+def test_what_decides_a_result_changes_every_key(cells, changed, place, value):
+    before = {cell.key for cell in cells(MATRIX)}
+    assert before.isdisjoint(cell.key for cell in changed(place, value))
+
+
+def test_algorithms_and_networks_with_their_defaults_are_different_runs(changed):
+    def keys(place, value):
+        return {cell.key for cell in changed(place, value)}
+
+    names = ("vaco", "ppo", "ppo-kl", "spo", "impala")
+    made = keys("axes.algorithm", {name: [f"algorithm.name={name}"] for name in names})
+    assert len(made) == 2 * 5 * 2 * 2 * 3
+    dense, images = ({"network": {"type": x, "activation": "silu"}} for x in ("mlp", "cnn"))
+    assert keys("base.spec.policy", dense).isdisjoint(keys("base.spec.policy", images))
+
+
+def test_a_file_that_is_imported_decides_by_what_is_in_it(tmp_path, cells):
+    def keys(name, text):
+        (tmp_path / name).write_text(text)
+        task = {"environment": "CartPole-v1", "imports": [str(tmp_path / name)]}
+        base = {**BASE, "spec": {**BASE["spec"], "task": task}}
+        return [cell.key for cell in cells({**MATRIX, "base": base})]
+
+    assert keys("a.py", "x = 1") == keys("b.py", "x = 1") != keys("a.py", "x = 2")
+
+
+def test_only_a_real_run_is_decided_by_its_actors(changed):
+    def keys(lag):
+        return [
+            {cell.key for cell in changed("axes", {**MATRIX["axes"], "lag": [lag], "switch": s})}
+            for s in ({"-": []}, {"-": ["actors.replicas=2"]})
+        ]
+
+    one, two = keys(1)
+    assert one == two
+    one, two = keys("async")
+    assert one.isdisjoint(two)
+
+
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
@@ -111,6 +185,10 @@ def test_a_cell_has_its_old_key_if_it_would_do_the_same(cells, changed):
         ("axes.lag", [100], "over 64 versions behind.*maxPolicyLag"),
         ("axes.environment.Acrobot", ["stop.return={mean: 1}"], "same number of steps"),
         ("axes.seed", 1000, "16000 cells, over 10000"),
+        ("axes.switch.two", ["algorithm.gamma=0.99"], "'CartPole vaco one K=1 seed 0' and 'Cart"),
+        ("finalEpisodes", 100, "`finalEpisodes`.*unknown field"),
+        ("evaluation.points", 0, "`evaluation.points`"),
+        ("cellMinutes", 0, "`cellMinutes`"),
         ("reference", "vacoo", "no 'vacoo'.*Did you mean `vaco`"),
         ("scores.Acrobot", [0, -500], "scores.Acrobot"),
         ("scores.Acrobot", None, "none for 'Acrobot'"),
@@ -121,6 +199,19 @@ def test_a_cell_has_its_old_key_if_it_would_do_the_same(cells, changed):
 def test_a_matrix_that_will_not_do_is_refused(changed, place, value, told):
     with pytest.raises(UserError, match=rf"(?s){told}"):
         changed(place, value)
+
+
+def test_findings_are_beside_the_matrix_wherever_that_is_written(tmp_path):
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(MATRIX))
+    assert load_matrix(path).findings == str(tmp_path / "lag.md")
+    path.write_text(yaml.safe_dump({**MATRIX, "findings": "said/of-lag.md"}))
+    matrix = load_matrix(path)
+    assert matrix.findings == str(tmp_path / "said" / "of-lag.md")
+    (tmp_path / "kept").mkdir()
+    kept = tmp_path / "kept" / "matrix.yaml"
+    kept.write_text(dump(matrix))
+    assert load_matrix(kept) == matrix
 
 
 @pytest.mark.parametrize(
