@@ -19,9 +19,12 @@ from vaco_operator.cluster import labels
 from vaco_operator.cluster.manifests.learner_job import live_attempt
 from vaco_operator.cluster.pods import Pod, controller_of, parse_time
 from vaco_operator.cluster.resources import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     JOBS,
+    NETWORK_POLICIES,
     PODS,
+    SERVICES,
     VOLUME_CLAIMS,
     Document,
     Resource,
@@ -207,9 +210,12 @@ def observe(stores: Stores, job: Document, answer: Answer | None) -> Observed:
         for document in store.of_job(key)
     }
     live = {child: each for child, each in there.items() if controller_of(each) == metadata["uid"]}
-    others = {child: each for child, each in there.items() if child not in live}
-    leftovers = frozenset(child for child, each in others.items() if _is_leftover(each, key.name))
     names = labels.ChildNames.of(key.name)
+    # What bears our labels and no child's name is in nobody's way.
+    others = {
+        child: there[child] for child in _named(names) if child in there and child not in live
+    }
+    leftovers = frozenset(child for child, each in others.items() if _is_leftover(each, key.name))
     learner_job = live.get(Child(JOBS, names.learner))
     actors = live.get(Child(DEPLOYMENTS, names.actors))
     job_uid = learner_job["metadata"]["uid"] if learner_job else ""
@@ -228,6 +234,19 @@ def observe(stores: Stores, job: Document, answer: Answer | None) -> Observed:
         former_pods=tuple(pod for pod in learner_pods if not job_uid or pod.owner != job_uid),
         actor_pods=_pods(pods, "actor", created),
         answer=answer,
+    )
+
+
+def _named(names: labels.ChildNames) -> tuple[Child, ...]:
+    """Return the children that a job may have; its Secret is not seen."""
+    return (
+        Child(CONFIG_MAPS, names.config_map),
+        Child(VOLUME_CLAIMS, names.volume_claim),
+        Child(NETWORK_POLICIES, names.learner),
+        Child(NETWORK_POLICIES, names.actors),
+        Child(SERVICES, names.learner),
+        Child(JOBS, names.learner),
+        Child(DEPLOYMENTS, names.actors),
     )
 
 

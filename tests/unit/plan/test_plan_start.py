@@ -3,6 +3,7 @@
 import pytest
 from plan_scenes import Scene, applied, connected, reasons, truth
 from vaco.v1 import learner_pb2 as pb
+from vaco_operator.cluster import labels
 from vaco_operator.cluster.desired import REISSUE_SECONDS, child_of
 from vaco_operator.cluster.observed import Child
 from vaco_operator.cluster.resources import SERVICES
@@ -51,6 +52,24 @@ def test_a_job_with_storage_gets_a_claim_before_its_pods_and_no_warning():
     kinds = [child["kind"] for child in decided.children]
     assert kinds.index("PersistentVolumeClaim") < kinds.index("Job")
     assert "NoStorage" not in reasons(decided)
+
+
+def test_what_bears_a_childs_name_is_in_the_way_and_what_bears_only_its_labels_is_not():
+    scene = Scene()
+
+    def theirs(name: str) -> None:
+        metadata = {"name": name, "labels": labels.child_labels("pole", "job")}
+        scene.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+
+    theirs("notes-about-pole")
+    decided = scene.look()
+    assert truth(decided.status, "Progressing")[1] != NAME_CONFLICT
+    assert applied(decided, "ConfigMap") is not None
+
+    theirs("pole-job")
+    decided = scene.look()
+    assert truth(decided.status, "Progressing") == ("False", NAME_CONFLICT)
+    assert applied(decided, "ConfigMap") is None
 
 
 def test_a_claim_that_somebody_grew_is_wanted_as_it_is_and_grows_with_the_spec():
