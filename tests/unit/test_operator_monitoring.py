@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -72,6 +73,24 @@ def test_health_says_what_is_wrong(tmp_path: Path) -> None:
             assert status == 200
             assert "vaco_operator_leader 1.0" in text
             assert "process_resident_memory_bytes" in text
+        finally:
+            await server.stop()
+
+    asyncio.run(test())
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])  # noqa: S104 - what is tested
+def test_everywhere_is_every_address_of_either_family(host: str) -> None:
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
+        port = taken.getsockname()[1]
+
+    async def test() -> None:
+        server = HealthServer((), (), Metrics().registry)
+        await server.start(f"{host}:{port}", None)
+        try:
+            for at in ("127.0.0.1", "[::1]"):
+                assert await asyncio.to_thread(ask, f"{at}:{port}", "/livez") == (200, "ok\n")
         finally:
             await server.stop()
 

@@ -81,7 +81,8 @@ class HealthServer:
         """Listen, and return the address as host:port.
 
         Args:
-            listen: host:port; port 0: any.
+            listen: host:port; the hosts 0.0.0.0 and [::]: every address, of either family; port
+                0: any, which may be another for each family.
             address_file: gets the address; None: nobody asks.
 
         Raises:
@@ -92,7 +93,9 @@ class HealthServer:
         if not colon or not port.isdigit():
             raise UserError("--listen", f"`{listen}` is not host:port", "Such as 0.0.0.0:8080.")
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port))
+        # A pod may have addresses of one family only, and the kubelet asks at the pod's.
+        everywhere = host in ("0.0.0.0", "[::]")  # noqa: S104 - compared
+        site = web.TCPSite(self._runner, None if everywhere else host.strip("[]"), int(port))
         try:
             await site.start()
         except OSError as error:
