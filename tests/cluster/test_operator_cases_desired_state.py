@@ -140,9 +140,13 @@ def test_case_02_a_deleted_child_is_made_again(field: Field, kind: str, name: st
 def test_case_03_the_same_manifest_applied_a_hundred_times_writes_no_child(field: Field) -> None:
     manifest = jobs.job("pole", field.namespace, actors={"replicas": 2, "maxReplicas": 4})
     field.api.apply(manifest, manager="kubectl")
-    field.wait_for_pods("actor", 2)
+    double = field.stage.doubles.of(field.api, field.job())
+    names = field.wait_for_pods("actor", 2)
     field.wait_for_pods("learner", 1)
-    field.wait_for_status("it starts", lambda s: s["phase"] == "Starting")
+    # For one that does not answer the Secret would be written again.
+    double.train(*names, version=1)
+    field.wait_for_status("both actors are heard of", lambda s: s["actors"]["ready"] == 2)
+    field.wait_for_status("all is said", lambda s: "held" in s["scaling"]["lastReason"])
     since = field.wait_until_at_rest()
     versions = {child: field.get(*child)["metadata"]["resourceVersion"] for child in CHILDREN}
     generation = field.job()["metadata"]["generation"]

@@ -22,7 +22,7 @@ from vaco_operator.cluster.resources import (
 from vaco_operator.cluster.steps import Issued, World
 
 REISSUE_SECONDS: Final = 30.0
-"""While a pod waits on its node: somebody may have deleted the Secret, which cannot be seen."""
+"""While somebody may wait for the Secret: it may be gone or another, which cannot be seen."""
 _RESOURCES: Final = {
     (resource.api_version, resource.kind): resource
     for resource in (
@@ -117,14 +117,23 @@ def desired_children(
 
 
 def issue(
-    job: VACOJob, observed: Observed, issued: Issued | None, now: Moment, world: World
+    job: VACOJob, issued: Issued | None, now: Moment, world: World, *, awaited: bool
 ) -> Credentials | None:
-    """Return the credentials to apply now; None: those that were applied still do."""
+    """Return the credentials to apply now; None: those that were applied still do.
+
+    Args:
+        job: whose they are.
+        issued: those that were applied last.
+        now: the time.
+        world: what is the same for all jobs.
+        awaited: whether somebody may wait for them (`is_awaited`).
+
+    """
     identity = JobIdentity.of(job)
     epoch = epoch_at(identity.created, now.wall)
     if issued is not None and issued.epoch == epoch:
         waited = now.monotonic - issued.at
-        if not _somebody_waits(observed) or waited < REISSUE_SECONDS:
+        if not awaited or waited < REISSUE_SECONDS:
             return None
     return derive(world.root_key, identity, epoch, world.settings.cluster_domain)
 
@@ -138,17 +147,28 @@ def issued_by(
     return Issued(epoch_at(JobIdentity.of(job).created, now.wall), now.monotonic)
 
 
-def next_issue(job: VACOJob, observed: Observed, issued: Issued, now: Moment) -> float:
+def next_issue(job: VACOJob, issued: Issued, now: Moment, *, awaited: bool) -> float:
     """Return the seconds until credentials are to be looked at again."""
     epoch = (epoch_end(JobIdentity.of(job).created, issued.epoch) - now.wall).total_seconds()
-    if not _somebody_waits(observed):
+    if not awaited:
         return epoch
     return min(epoch, issued.at + REISSUE_SECONDS - now.monotonic)
 
 
-def _somebody_waits(observed: Observed) -> bool:
-    """Whether a pod may wait for the Secret: one that waits for a node does not, however long."""
-    pods = (*observed.learner_pods, *observed.actor_pods)
+def is_awaited(observed: Observed, *, answers: bool) -> bool:
+    """Whether somebody may wait for the Secret as it should be.
+
+    A pod may, on its node; one that waits for a node does not, however long. So may a learner whose
+    server is ready and with which we share no credentials any more.
+
+    Args:
+        observed: what there is of the job.
+        answers: whether its learner does.
+
+    """
+    learner, pods = observed.learner, (*observed.learner_pods, *observed.actor_pods)
+    if learner is not None and learner.started and learner.ready and not answers:
+        return True
     return any(pod.placed and not pod.started and pod.grace is None for pod in pods)
 
 

@@ -19,7 +19,13 @@ from vaco.errors import UserError
 from vaco.job import JobError, VACOJobStatus
 
 from vaco_operator.cluster import attempts, labels, troubles
-from vaco_operator.cluster.desired import desired_children, issue, issued_by, next_issue
+from vaco_operator.cluster.desired import (
+    desired_children,
+    is_awaited,
+    issue,
+    issued_by,
+    next_issue,
+)
 from vaco_operator.cluster.ending import after_the_end, tidying
 from vaco_operator.cluster.leaving import appointments, leaving
 from vaco_operator.cluster.observed import Moment, Observed
@@ -102,7 +108,8 @@ def _go_on(view: View, world: World) -> Plan:
     if view.attempt.step == "replace" and observed.learner_job is not None:
         name = labels.ChildNames.of(job.metadata.name).learner
         deletions.append(attempts.replacement(name, observed.learner_job))
-    credentials = issue(job, observed, memory.issued, now, world)
+    awaited = is_awaited(observed, answers=view.voice is not None)
+    credentials = issue(job, memory.issued, now, world, awaited=awaited)
     basis = _basis(view)
     children: tuple[Document, ...] = ()
     if credentials is not None or basis != memory.settled:
@@ -179,8 +186,11 @@ def _appointments(view: View, memory: Memory) -> Iterator[float]:
     """Yield the seconds until something is due although nothing happens."""
     job, observed, now = view.job, view.observed, view.now
     if memory.issued is not None:
-        # What is due now was refused, and comes back with its refusal.
-        yield from (due for due in [next_issue(job, observed, memory.issued, now)] if due > 0)
+        awaited = is_awaited(observed, answers=view.voice is not None)
+        due = next_issue(job, memory.issued, now, awaited=awaited)
+        if due > 0:
+            # What was due now and is not done was refused: it comes back with its refusal.
+            yield due
     yield from (
         left
         for left in (

@@ -182,7 +182,7 @@ def test_a_start_deadline_is_held_for_nobody_who_is_known_not_to_train(how):
         scene.hear(phase=pb.LEARNER_PHASE_STARTING)
     if how == "suspended":
         scene.change(suspend=True)
-        assert truth(scene.step().status, "Progressing") == ("True", "Suspending")
+        assert truth(scene.step().status, "LearnerAvailable") == ("False", "Suspending")
     else:
         assert truth(scene.step().status, "Failed") == ("True", "StartDeadlineExceeded")
 
