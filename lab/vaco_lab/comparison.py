@@ -1,18 +1,19 @@
 """From the rows of a matrix to what is said of it: who is compared with whom, and how it ends.
 
 A setting is everything that is not compared: with `compare: algorithm` that is one lag and one
-switch. In it each entry has one score for every training run; environments are its tasks.
+switch. In it each entry has one score for every training run; environments are its tasks. A run
+that diverged is one of them, with the score that it earned.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from vaco_lab.cell import ASYNC, Lag
 from vaco_lab.matrix import Matrix
 from vaco_lab.statistics import (
-    Array,
     Estimate,
     Scores,
     estimate,
@@ -22,6 +23,45 @@ from vaco_lab.statistics import (
 
 Row = dict[str, Any]
 
+FINAL: Final = "final_return"
+AREA: Final = "auc"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One entry's scores in one column, and how it stands to the reference.
+
+    Attributes:
+        scores: For each task those of its runs.
+        middle: Their interquartile mean.
+        reference_better: Probability that a run of the reference scores more than one of this
+            entry; None for the reference itself.
+
+    """
+
+    scores: Scores
+    middle: Estimate
+    reference_better: Estimate | None
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval of that probability leaves out 1/2."""
+        return self.reference_better is not None and self.reference_better.leaves_out(0.5)
+
+    @property
+    def better(self) -> bool:
+        """Whether it is told apart from the reference as the better one."""
+        return self.told_apart and self._probability < 0.5
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is told apart from the reference as the worse one."""
+        return self.told_apart and self._probability > 0.5
+
+    @property
+    def _probability(self) -> float:
+        return self.reference_better.value if self.reference_better else 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -30,60 +70,71 @@ class Entry:
     Attributes:
         label: Of the entry.
         rows: Its runs.
-        scores: For each task its final scores.
-        final: Their interquartile mean.
-        auc: The same of the areas under the curves.
-        better: Probability that the reference's final score is better than this one's; None for
-            the reference itself.
+        measures: Of `FINAL` and of `AREA`; without the latter where runs have none.
 
     """
 
     label: str
     rows: list[Row]
-    scores: Scores
-    final: Estimate
-    auc: Estimate
-    better: Estimate | None
-
-    def mean(self, column: str) -> float:
-        """Return the mean of a column over its runs."""
-        return float(np.mean([row[column] for row in self.rows]))
-
-    def most(self, column: str) -> float:
-        """Return its maximum."""
-        return float(max(row[column] for row in self.rows))
+    measures: Mapping[str, Measure]
 
     @property
-    def runs(self) -> str:
-        """Say how many runs it has in each task."""
-        counts = {len(x) for x in self.scores}
-        return str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    def diverged(self) -> int:
+        """How many of its runs diverged."""
+        return sum(row["outcome"] == "diverged" for row in self.rows)
+
+    def known(self, column: str) -> list[float]:
+        """Return a column of those of its runs that have it: one that diverged at once has none."""
+        return [float(row[column]) for row in self.rows if row.get(column) is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is not compared, and the entries that are; those without a run are not there."""
+    """What is not compared, and the entries that are.
+
+    Attributes:
+        label: Of the setting.
+        lag: K, or `async`.
+        environments: That are compared in.
+        seeds: Of each of them; the same number for all.
+        missing: Environments of the matrix that are left out until they have more runs.
+        unused: Finished runs that are in no figure, because another entry has no run of their seed
+            or another environment has fewer seeds.
+        entries: In the matrix's order.
+
+    """
 
     label: str
+    lag: Lag
+    environments: list[str]
+    seeds: int
+    missing: list[str]
+    unused: int
     entries: list[Entry]
 
 
 def settings_of(matrix: Matrix, rows: Sequence[Row]) -> Iterator[Setting]:
-    """Compare: for each setting the entries that have runs, in the matrix's order.
-
-    Only environments in which all of them have runs are tasks, and of those the same seeds for all.
-    """
+    """Compare: for each setting that has runs of all entries, in the matrix's order."""
     axes = matrix.axes
     other = "switch" if matrix.compare == "algorithm" else "algorithm"
     others, labels = getattr(axes, other), list(getattr(axes, matrix.compare))
     for name in others:
         for lag in axes.lag:
             here = [row for row in rows if row[other] == name and row["lag"] == lag]
-            whole = _whole(here, matrix.compare, labels)
-            if whole:
-                words = [f"K = {lag}"] if len(others) == 1 else [f"{other} {name}", f"K = {lag}"]
-                entries = list(_entries(matrix, labels, whole))
-                yield Setting(", ".join(words), entries)
+            seeds = _seeds(matrix, here, labels)
+            if not seeds:
+                continue
+            used = [row for row in here if row["seed"] in seeds.get(row["environment"], ())]
+            words = "real lag" if lag == ASYNC else f"K = {lag}"
+            yield Setting(
+                label=words if len(others) == 1 else f"{other} {name}, {words}",
+                lag=lag,
+                environments=list(seeds),
+                seeds=len(next(iter(seeds.values()))),
+                missing=[label for label in axes.environment if label not in seeds],
+                unused=len(here) - len(used),
+                entries=list(_entries(matrix, labels, used)),
+            )
 
 
 def scores_of(matrix: Matrix, rows: Sequence[Row], column: str) -> Scores:
@@ -95,39 +146,62 @@ def scores_of(matrix: Matrix, rows: Sequence[Row], column: str) -> Scores:
     return [np.asarray(values, np.float64) for _, values in sorted(tasks.items())]
 
 
-def _whole(rows: Sequence[Row], compare: str, labels: Sequence[str]) -> list[Row]:
-    """Return the rows of those (environment, seed) that every entry has, and that have a return."""
-    known = [row for row in rows if row["final_return"] is not None]
+def _seeds(matrix: Matrix, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, list[int]]:
+    """Return the environments that are compared in, and of each the same number of seeds.
+
+    A seed counts if every entry has a run of it. Of the numbers that environments have, the one is
+    taken that keeps most runs: so an environment with a few runs yet is left out, and one that
+    lacks a few cuts the others. An equal number in each is what makes the tasks weigh alike.
+    """
     have: dict[tuple[str, int], set[str]] = {}
-    for row in known:
-        have.setdefault((row["environment"], row["seed"]), set()).add(row[compare])
-    wanted = {key for key, entries in have.items() if entries == set(labels)}
-    return [row for row in known if (row["environment"], row["seed"]) in wanted]
+    for row in rows:
+        have.setdefault((row["environment"], row["seed"]), set()).add(row[matrix.compare])
+    whole: dict[str, list[int]] = {}
+    for environment in matrix.axes.environment:
+        seeds = [
+            seed
+            for seed in range(matrix.axes.seed)
+            if len(have.get((environment, seed), ())) == len(labels)
+        ]
+        if seeds:
+            whole[environment] = seeds
+    if not whole:
+        return {}
+
+    def kept(number: int) -> tuple[int, int]:
+        environments = sum(len(seeds) >= number for seeds in whole.values())
+        return number * environments, environments
+
+    most = max({len(seeds) for seeds in whole.values()}, key=kept)
+    return {label: seeds[:most] for label, seeds in whole.items() if len(seeds) >= most}
 
 
 def _entries(matrix: Matrix, labels: Sequence[str], rows: Sequence[Row]) -> Iterator[Entry]:
     def of(label: str) -> list[Row]:
         return [row for row in rows if row[matrix.compare] == label]
 
+    columns = [FINAL] if any(row[AREA] is None for row in rows) else [FINAL, AREA]
+    reference = {name: scores_of(matrix, of(matrix.reference), name) for name in columns}
+    for label in labels:
+        measures = {
+            name: _measure(
+                scores_of(matrix, of(label), name),
+                None if label == matrix.reference else reference[name],
+            )
+            for name in columns
+        }
+        yield Entry(label, of(label), measures)
+
+
+def _measure(scores: Scores, reference: Scores | None) -> Measure:
     def middle(groups: Sequence[Scores]) -> float:
         return interquartile_mean(groups[0])
 
     def superior(groups: Sequence[Scores]) -> float:
         return probability_of_improvement(groups[0], groups[1])
 
-    reference: Scores = scores_of(matrix, of(matrix.reference), "final_return")
-    for label in labels:
-        scores = scores_of(matrix, of(label), "final_return")
-        areas: Sequence[Array] = scores_of(matrix, of(label), "auc")
-        # Each figure draws anew, so that a page does not depend on what else is on it.
-        better = None
-        if label != matrix.reference:
-            better = estimate(superior, [reference, scores], np.random.default_rng(0))
-        yield Entry(
-            label,
-            of(label),
-            scores,
-            estimate(middle, [scores], np.random.default_rng(0)),
-            estimate(middle, [areas], np.random.default_rng(0)),
-            better,
-        )
+    # Each figure draws anew, so that a page does not depend on what else is on it.
+    better = None
+    if reference is not None:
+        better = estimate(superior, [reference, scores], np.random.default_rng(0))
+    return Measure(scores, estimate(middle, [scores], np.random.default_rng(0)), better)

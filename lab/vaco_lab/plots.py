@@ -1,21 +1,40 @@
-"""The pictures of a result page, as PNG: in SVG they would be twice as large."""
+"""The pictures of a result page, as PNG: in SVG they would be twice as large.
 
-from collections.abc import Callable, Sequence
+Lines are interquartile means over runs; bands are 95 % intervals by the bootstrap over runs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaco_lab.comparison import Setting
+from vaco_lab.cell import ASYNC
+from vaco_lab.comparison import FINAL, Entry, Setting
 from vaco_lab.matrix import Matrix
-from vaco_lab.statistics import performance_profile
+from vaco_lab.statistics import (
+    Array,
+    Band,
+    Scores,
+    band,
+    interquartile_curve,
+    performance_profile,
+)
 
-_COLUMNS = 4
-_PANEL = (3.4, 2.6)
-_DPI = 90
-_THRESHOLDS = np.linspace(0, 1, 26)
+_WIDTH: Final = 9.6
+_HEIGHT: Final = 2.7
+_DPI: Final = 100
+_SIZES: Final = {"title": 10, "label": 9, "tick": 8, "legend": 9}
+_THRESHOLDS: Final = 41
+_SHORT: Final = 16
+"""Characters of a label that lets six of them stand side by side."""
+_BELOW: Final = "outside lower center"
+
+Documents: TypeAlias = dict[tuple[Any, ...], dict[str, Any]]
+Panel: TypeAlias = tuple[str, Callable[[Axes], None]]
+"""A title, and what is drawn under it."""
 
 
 def draw(
@@ -26,87 +45,136 @@ def draw(
 ) -> list[tuple[str, str]]:
     """Draw what the page shows; return file names and what they show."""
     by_row = {_key(d["row"]): d for d in documents}
-    curves = _panels(settings, lambda axes, s: _curves(axes, s, by_row))
-    profiles = _panels(settings, _profiles)
-    steps = _panels(settings, lambda axes, s: _steps(axes, s, by_row))
     made = []
-    for name, figure, told in (
-        ("curves", curves, "Mean return over environment steps, mean of the runs"),
-        ("profiles", profiles, "Share of runs whose final score is over a threshold"),
-        ("tv", steps, "Total variation over the gradient steps of a phase, mean and maximum"),
+    for name, panels, told in (
+        ("curves", _curves(settings, by_row), "Return of evaluations over environment steps"),
+        ("profiles", _profiles(settings), "Share of runs whose final score is over a threshold"),
+        ("tv", _steps(settings, by_row), "Total variation over the gradient steps of a phase"),
     ):
-        if not any(axes.has_data() for axes in figure.axes):
-            # Real runs keep no TV by gradient step.
-            continue
-        file = f"{matrix.name}-{name}.png"
-        figure.savefig(out / file, dpi=_DPI)
-        made.append((file, told))
+        shown = list(panels)
+        if shown:
+            file = f"{matrix.name}-{name}.png"
+            _figure(shown).savefig(out / file, dpi=_DPI)
+            made.append((file, told))
     return made
 
 
-def _panels(settings: Sequence[Setting], paint: Callable[[Axes, Setting], None]) -> Figure:
-    columns = min(_COLUMNS, len(settings))
-    rows = -(-len(settings) // columns)
-    size = (_PANEL[0] * columns, _PANEL[1] * rows + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
+def _figure(panels: Sequence[Panel]) -> Figure:
+    """Draw panels in two columns, or three if they are many, with one legend for all."""
+    columns = min(2 if len(panels) <= 8 else 3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(settings) :]:
+    for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    for axes, setting in zip(grid.flat, settings, strict=False):
-        axes.set_title(setting.label, fontsize=9)
-        axes.tick_params(labelsize=7)
+    for axes, (title, paint) in zip(grid.flat, panels, strict=False):
+        axes.set_title(title, fontsize=_SIZES["title"])
+        axes.tick_params(labelsize=_SIZES["tick"])
         axes.grid(alpha=0.3)
-        paint(axes, setting)
-    if grid.flat[0].has_data():
-        grid.flat[0].legend(fontsize=6)
+        paint(axes)
+    lines, labels = grid.flat[0].get_legend_handles_labels()
+    ncols = 6 if max(map(len, labels)) < _SHORT else 3
+    figure.legend(lines, labels, loc=_BELOW, ncols=ncols, fontsize=_SIZES["legend"])
     return figure
 
 
-def _curves(axes: Axes, setting: Setting, by_row: dict[Any, dict[str, Any]]) -> None:
-    """Draw the mean curve of the first environment that the setting has."""
-    environment = setting.entries[0].rows[0]["environment"]
-    for entry in setting.entries:
-        runs = [by_row[_key(r)]["curve"] for r in entry.rows if r["environment"] == environment]
-        known = [[p for p in run if p["return_mean"] is not None] for run in runs]
-        known = [run for run in known if run]
-        if not known:
-            continue
-        grid = np.linspace(0, max(run[-1]["env_steps"] for run in known), 40)
-        lines = [_interpolated(grid, run) for run in known]
-        axes.plot(grid / 1000, np.mean(lines, axis=0), label=entry.label, linewidth=1)
-    axes.set_xlabel(f"{environment}, thousand steps", fontsize=7)
-    axes.set_ylabel("return", fontsize=7)
+def _curves(settings: Sequence[Setting], by_row: Documents) -> Iterator[Panel]:
+    """Give a panel for each environment of each setting; real runs have no curve.
+
+    Panels of one environment have one scale, so that settings can be compared by eye.
+    """
+    first: dict[str, Axes] = {}
+    for setting in (s for s in settings if s.lag != ASYNC):
+        for environment in setting.environments:
+
+            def paint(axes: Axes, s: Setting = setting, name: str = environment) -> None:
+                for number, entry in enumerate(s.entries):
+                    rows = [row for row in entry.rows if row["environment"] == name]
+                    grid, curves = _on_one_grid([by_row[_key(row)] for row in rows])
+                    _line(axes, grid / 1000, _band(curves), entry, number)
+                _name(axes, "thousand steps", "return")
+                if first.setdefault(name, axes) is not axes:
+                    axes.sharey(first[name])
+
+            yield f"{environment}, {setting.label}", paint
 
 
-def _interpolated(grid: Any, run: Sequence[dict[str, Any]]) -> Any:
-    return np.interp(grid, [p["env_steps"] for p in run], [p["return_mean"] for p in run])
+def _on_one_grid(documents: Sequence[dict[str, Any]]) -> tuple[Array, Array]:
+    """Return steps [points] and the returns of the runs' evaluations there [runs, points].
+
+    Evaluations come after whole phases, so each run has its own steps.
+    """
+    runs = [document["evaluations"] for document in documents]
+    grid = np.linspace(0, max(run[-1][0] for run in runs), len(runs[0]))
+    return grid, np.stack([np.interp(grid, *np.asarray(run, np.float64).T) for run in runs])
 
 
-def _profiles(axes: Axes, setting: Setting) -> None:
-    for entry in setting.entries:
-        shares = performance_profile(entry.scores, _THRESHOLDS)
-        axes.step(_THRESHOLDS, shares, label=entry.label, linewidth=1, where="post")
-    axes.set_xlabel("final score", fontsize=7)
-    axes.set_ylabel("share of runs over it", fontsize=7)
-    axes.set_ylim(-0.02, 1.02)
+def _profiles(settings: Sequence[Setting]) -> Iterator[Panel]:
+    for setting in settings:
+
+        def paint(axes: Axes, s: Setting = setting) -> None:
+            every = np.concatenate([x for e in s.entries for x in e.measures[FINAL].scores])
+            grid = np.linspace(min(0.0, every.min()), max(1.0, every.max()), _THRESHOLDS)
+
+            def shares(scores: Scores) -> Array:
+                return performance_profile(scores, grid)
+
+            for number, entry in enumerate(s.entries):
+                scores = entry.measures[FINAL].scores
+                found = band(shares, scores, np.random.default_rng(0))
+                _line(axes, grid, found, entry, number)
+            _name(axes, "final score", "share of runs over it")
+            axes.set_ylim(-0.02, 1.02)
+
+        yield setting.label, paint
 
 
-def _steps(axes: Axes, setting: Setting, by_row: dict[Any, dict[str, Any]]) -> None:
-    for entry in setting.entries:
-        tables = _same_length([by_row[_key(row)]["tv_by_step"] for row in entry.rows])
-        if tables.size:
-            steps = np.arange(1, tables.shape[1] + 1)
-            line = axes.plot(steps, tables[:, :, 0].mean(axis=0), label=entry.label, linewidth=1)
-            colour = line[0].get_color()
-            axes.plot(steps, tables[:, :, 1].max(axis=0), ":", linewidth=0.7, color=colour)
-    axes.set_xlabel("gradient step of the phase; dotted: maximum", fontsize=7)
-    axes.set_ylabel("TV", fontsize=7)
+def _steps(settings: Sequence[Setting], by_row: Documents) -> Iterator[Panel]:
+    """Give a panel for each setting that kept them: its environments have the same steps."""
+    for setting in settings:
+        tables = {
+            number: _same_length([by_row[_key(row)]["tv_by_step"] for row in entry.rows])
+            for number, entry in enumerate(setting.entries)
+        }
+
+        def paint(axes: Axes, s: Setting = setting, kept: dict[int, Array] = tables) -> None:
+            for number, table in kept.items():
+                if table.size:
+                    steps = np.arange(1, table.shape[1] + 1)
+                    entry = s.entries[number]
+                    colour = _line(axes, steps, _band(table[:, :, 0]), entry, number)
+                    axes.plot(steps, table[:, :, 1].max(axis=0), ":", linewidth=1, color=colour)
+            # Maxima are up to a hundred times the means, and all are to be read.
+            axes.set_yscale("log")
+            _name(axes, "gradient step of the phase; dotted: maximum", "TV")
+
+        if any(table.size for table in tables.values()):
+            yield setting.label, paint
 
 
-def _same_length(tables: Sequence[list[list[float]]]) -> Any:
-    """Return [runs, steps, 2]; empty if nothing was kept."""
+def _line(axes: Axes, x: Array, found: Band, entry: Entry, number: int) -> str:
+    """Draw one entry, in the colour that it has in all panels; return that."""
+    colour = f"C{number}"
+    # One gradient step a phase is a point and no line.
+    marker = "." if len(x) == 1 else ""
+    axes.plot(x, found.value, label=entry.label, linewidth=1.5, color=colour, marker=marker)
+    axes.fill_between(x, found.low, found.high, alpha=0.15, linewidth=0, color=colour)
+    return colour
+
+
+def _band(curves: Array) -> Band:
+    return band(interquartile_curve, [curves], np.random.default_rng(0))
+
+
+def _name(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, fontsize=_SIZES["label"])
+    axes.set_ylabel(y, fontsize=_SIZES["label"])
+
+
+def _same_length(tables: Sequence[list[list[float]]]) -> Array:
+    """Return [runs, steps, 2]; empty if nothing was kept. A run that diverged may have none."""
     length = max((len(table) for table in tables), default=0)
-    return np.asarray([table for table in tables if len(table) == length and length])
+    return np.asarray([table for table in tables if len(table) == length and length], np.float64)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

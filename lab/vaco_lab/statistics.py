@@ -5,7 +5,7 @@ Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical
 different numbers of runs. The unit that is resampled is one training run, within its task.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 REPETITIONS: Final = 2000
 CONFIDENCE: Final = 0.95
+_TAILS: Final = (50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE))
 
 Array: TypeAlias = NDArray[np.float64]
 Scores: TypeAlias = Sequence[Array]
@@ -28,6 +29,24 @@ class Estimate:
     low: float
     high: float
 
+    def leaves_out(self, value: float) -> bool:
+        """Whether a value is not in the interval; its ends are."""
+        return value < self.low or value > self.high
+
+    @property
+    def is_point(self) -> bool:
+        """Whether all bootstrap samples gave the same: the runs are too few or too alike."""
+        return self.low == self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A curve with its confidence interval at each of its points, for itself."""
+
+    value: Array
+    low: Array
+    high: Array
+
 
 def interquartile_mean(scores: Scores) -> float:
     """Return the mean of the middle half of all runs of all tasks.
@@ -39,11 +58,21 @@ def interquartile_mean(scores: Scores) -> float:
         ValueError: There is no score.
 
     """
-    values = np.sort(np.concatenate(scores))
-    if values.size == 0:
+    return float(interquartile_curve(scores))
+
+
+def interquartile_curve(curves: Scores) -> Array:
+    """Return the interquartile mean at each point of curves [runs, points], one array a task.
+
+    Raises:
+        ValueError: There is no curve.
+
+    """
+    values = np.sort(np.concatenate(curves), axis=0)
+    if len(values) == 0:
         raise ValueError("no scores")
-    cut = values.size // 4
-    return float(values[cut : values.size - cut].mean())
+    cut = len(values) // 4
+    return np.asarray(values[cut : len(values) - cut].mean(axis=0))
 
 
 def probability_of_improvement(scores: Scores, other: Scores) -> float:
@@ -82,12 +111,30 @@ def estimate(
         repetitions: How many times.
 
     """
-    values = np.empty(repetitions)
-    for i in range(repetitions):
-        values[i] = statistic([_resampled(scores, generator) for scores in groups])
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(values, [tail, 100 - tail])
+    resampled = zip(*(_resamples(scores, generator, repetitions) for scores in groups), strict=True)
+    values = [statistic(each) for each in resampled]
+    low, high = np.percentile(values, _TAILS)
     return Estimate(statistic(groups), float(low), float(high))
+
+
+def band(
+    statistic: Callable[[Scores], Array],
+    scores: Scores,
+    generator: np.random.Generator,
+    repetitions: int = REPETITIONS,
+) -> Band:
+    """Return a curve with its band by the same bootstrap: of percentiles at each point, alone.
+
+    Args:
+        statistic: Of scores, or of curves [runs, points] one array a task; gives [points].
+        scores: What is drawn from; a run is drawn with its whole curve.
+        generator: Draws.
+        repetitions: How many times.
+
+    """
+    values = np.stack([statistic(x) for x in _resamples(scores, generator, repetitions)])
+    low, high = np.percentile(values, _TAILS, axis=0)
+    return Band(statistic(scores), low, high)
 
 
 def _superiority(x: Array, y: Array) -> float:
@@ -95,5 +142,10 @@ def _superiority(x: Array, y: Array) -> float:
     return float(greater) / (x.size * y.size)
 
 
-def _resampled(scores: Scores, generator: np.random.Generator) -> Scores:
-    return [x[generator.integers(x.size, size=x.size)] for x in scores]
+def _resamples(
+    scores: Scores, generator: np.random.Generator, repetitions: int
+) -> Iterator[Scores]:
+    """Give that many samples: of each task as many of its runs as there are, with replacement."""
+    # All draws at once: thousands of small calls took longer than all the rest.
+    drawn = [x[generator.integers(len(x), size=(repetitions, len(x)))] for x in scores]
+    return ([x[i] for x in drawn] for i in range(repetitions))

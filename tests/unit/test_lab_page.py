@@ -1,12 +1,15 @@
-"""What a result page compares, and that it begins with what was lost."""
+"""What a result page says, and that it begins with what was lost."""
+
+import copy
 
 import pytest
 import yaml
 from vaco.errors import UserError
-from vaco_lab.comparison import settings_of
+from vaco_lab.findings import stamp_of
 from vaco_lab.matrix import cells_of, load_matrix
 from vaco_lab.measures import Point, Record
 from vaco_lab.page import write_page
+from vaco_lab.provenance import Provenance
 from vaco_lab.store import Store
 
 MATRIX = {
@@ -16,7 +19,12 @@ MATRIX = {
         "apiVersion": "training.vaco.dev/v1alpha1",
         "kind": "VACOJob",
         "metadata": {"name": "base"},
-        "spec": {"task": {"environment": "CartPole-v1"}, "stop": {"envSteps": 1000}},
+        "spec": {
+            "task": {"environment": "CartPole-v1"},
+            "rollout": {"environmentsPerActor": 16, "fragmentLength": 16},
+            "learner": {"batchSize": 500},
+            "stop": {"envSteps": 1000},
+        },
     },
     "axes": {
         "environment": {"CartPole": []},
@@ -29,13 +37,20 @@ MATRIX = {
 }
 
 
+HERE = Provenance(
+    "abc1234", False, "2 cores", "3.11", "2.13", "2.4", 2, "vaco bench lag given.yaml"
+)
+
+
 @pytest.fixture
 def store(tmp_path):
     """The directory of the matrix above, with the runs whose final return is given."""
 
-    def make(final_return):
+    def make(final_return, *, lag=(1, 4), diverged=lambda _: False, provenance=lambda _: HERE):
         path = tmp_path / "given.yaml"
-        path.write_text(yaml.safe_dump(MATRIX))
+        document = copy.deepcopy(MATRIX)
+        document["axes"]["lag"] = list(lag)
+        path.write_text(yaml.safe_dump(document))
         matrix = load_matrix(path)
         store = Store(tmp_path / "out")
         with store.locked():
@@ -43,51 +58,126 @@ def store(tmp_path):
         for cell in cells_of(matrix, "given.yaml"):
             value = final_return(cell)
             if value is not None:
-                point = Point(1000, value, 0.1, 0.2, 0.1, 0.1, 0.0, 0.0, 1.0, 0.0, 0.0)
-                store.finish(cell, Record(points=[point], seconds=1.0), "abc1234")
+                store.finish(cell, record(value, diverged=diverged(cell)), provenance(cell))
         return store
 
     return make
 
 
-def settings(store):
-    matrix, cells = store.load()
-    return list(settings_of(matrix, [d["row"] for d in store.read(cells)]))
+def record(value, *, diverged):
+    """Return a run that ends with a return; one that diverged did so before it was evaluated."""
+    made = Record(seconds=1.0, evaluations=[(0, 100.0), (1000, value)])
+    if diverged:
+        made.outcome = "diverged"
+        made.evaluations = made.evaluations[:1]
+    else:
+        made.points = [Point(1000, 20.0, 0.1, 0.2, 0.1, 0.123, 0.0, 0.0, 1.0, 0.0, 0.0)]
+        made.tv_by_step.add([0.1, 0.2])
+    return made
 
 
-def test_entries_are_compared_over_the_seeds_that_all_of_them_have(store):
-    # ppo has no run of seed 3, and none at all at K = 4.
-    def final(cell):
-        if cell.algorithm == "ppo" and (cell.seed == 3 or cell.lag == 4):
-            return None
-        return 110.0 + 10 * cell.seed
+@pytest.fixture
+def page(store, tmp_path):
+    """The page of such a store."""
 
-    (setting,) = settings(store(final))
-    assert setting.label == "K = 1"
-    assert [entry.runs for entry in setting.entries] == ["3", "3"]
-    assert [x.tolist() for x in setting.entries[0].scores] == [pytest.approx([0.1, 0.2, 0.3])]
+    def write(*arguments, **options):
+        return write_page(store(*arguments, **options), tmp_path / "page").read_text()
+
+    return write
 
 
-def test_the_page_begins_with_what_was_lost(store, tmp_path):
-    made = store(lambda cell: 150.0 + (20 if cell.algorithm == "ppo" and cell.lag == 4 else 0))
-    lines = write_page(made, tmp_path).read_text().splitlines()
-    assert lines[2] == "**Where vaco is not the best:**"
-    assert lines[4].startswith("- K = 4, final score: ppo 0.70 (0.70 to 0.70); vaco 0.50")
+def test_the_page_begins_with_what_was_lost(page):
+    lines = page(
+        lambda cell: 150.0 + (20 if cell.algorithm == "ppo" and cell.lag == 4 else 0) + cell.seed
+    ).splitlines()
+    assert lines[2].startswith("**Where vaco is not the best.**")
+    assert lines[4].startswith("- K = 4, final score: vaco 0.52")
+    assert "higher: **ppo 0.71" in lines[4]
     assert not any("K = 1, final" in line for line in lines)
 
 
-def test_a_page_without_losses_says_so(store, tmp_path):
-    made = store(lambda cell: 150.0 + (20 if cell.algorithm == "vaco" else 0))
-    page = write_page(made, tmp_path).read_text()
-    assert "No entry has a higher interquartile mean than vaco" in page
-    assert "a part of the matrix" not in page
-    assert "abc1234" in page
+def test_a_page_without_losses_says_so(page):
+    text = page(lambda cell: 150.0 + (20 if cell.algorithm == "vaco" else 0))
+    assert "No entry has a higher interquartile mean than vaco" in text
+    assert "a part of the matrix" not in text
 
 
-def test_a_page_of_a_part_says_so(store, tmp_path):
-    page = write_page(store(lambda cell: None if cell.seed else 150.0), tmp_path).read_text()
-    assert "4 of 16 runs" in page
-    assert "a part of the matrix" in page
+def test_a_page_of_a_part_says_so(page):
+    text = page(lambda cell: None if cell.seed else 150.0)
+    assert "4 of 16 runs are finished" in text
+    assert "a part of the matrix" in text
+    assert "CartPole; 1 seed each." in text
+
+
+def test_a_run_that_diverged_is_counted_and_keeps_its_place(page):
+    text = page(
+        lambda _: 200.0,
+        diverged=lambda cell: cell.algorithm == "vaco" and cell.lag == 4 and cell.seed < 2,
+    )
+    assert "16 of 16 runs are finished; 2 of them diverged." in text
+    of_k4 = text.split("## K = 4")[1].splitlines()
+    (vaco,) = [line for line in of_k4 if line.startswith("| vaco |")]
+    # Two of its four runs have 0, so the middle half is one of each; ppo lost to none of them.
+    assert vaco.startswith("| vaco | 0.50 (0.00 to 1.00) |")
+    assert vaco.endswith("| 150 | 2 of 4 |")
+    (ppo,) = [line for line in of_k4 if line.startswith("| ppo |")]
+    assert ppo.endswith("| 200 | 0 of 4 |")
+
+
+def test_a_page_of_runs_that_diverged_at_once_is_written(page):
+    text = page(lambda _: 200.0, diverged=lambda cell: cell.algorithm == "vaco")
+    assert "| K = 1 | vaco | - | - | - |" in text
+
+
+def test_movement_within_a_phase_stands_beside_tv(page):
+    text = page(lambda _: 150.0)
+    assert "| TV | TV max | TV to start | TV to β |" in text
+    assert "| K = 1 | vaco | 0.100 | 0.200 | 0.123 | 0.100 |" in text
+
+
+def test_a_page_says_what_made_its_runs(page):
+    other = Provenance(
+        "def5678", True, "64 cores", "3.11", "2.13", "2.4", 8, "vaco bench lag given.yaml"
+    )
+    text = page(lambda _: 150.0, provenance=lambda cell: other if cell.seed == 3 else HERE)
+    assert "made by `vaco bench lag given.yaml`;" in text
+    assert "commit abc1234 (12 runs), def5678 with changes (4 runs)" in text
+    assert "2 cores (12 runs), 64 cores (4 runs)." in text
+
+
+@pytest.mark.parametrize(
+    ("lag", "imposed", "measured"),
+    [((1, 4), True, False), (("async",), False, True), ((1, "async"), True, True)],
+)
+def test_a_page_explains_the_lag_that_it_has(page, lag, imposed, measured):
+    text = page(lambda _: 150.0, lag=lag)
+    assert ("**Lag is imposed**" in text) == imposed
+    assert ("K = 1 is no lag" in text) == imposed
+    assert ("**Real lag is measured**" in text) == measured
+    assert ("## real lag" in text) == measured
+    assert "K = async" not in text
+
+
+def test_a_page_says_how_few_draws_a_batch_has(page):
+    # 16 environments by 16 steps are a fragment, and 500 samples a batch.
+    text = page(lambda _: 150.0)
+    assert "A batch is 2 fragments" in text
+    assert "in the first K versions, of 1 in a run" in text
+
+
+def test_findings_beside_the_matrix_are_printed_with_their_author_told(store, tmp_path, capsys):
+    made = store(lambda _: 150.0)
+    _, cells = made.load()
+    stamp = stamp_of([document["row"] for document in made.read(cells)])
+    (tmp_path / "lag.md").write_text(f"{stamp}\nNobody wins.\n")
+    text = write_page(made, tmp_path / "page").read_text()
+    assert "\n## Findings\n\nNobody wins.\n" in text
+    assert "other data" not in text
+    assert "written for these rows" in capsys.readouterr().err
+
+    made = store(lambda _: 151.0)
+    assert "written for other data" in write_page(made, tmp_path / "page").read_text()
+    assert "the first line for these rows is <!-- rows: 16 " in capsys.readouterr().err
 
 
 def test_nothing_is_compared_before_every_entry_has_a_run(store, tmp_path):

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 from vaco_lab.statistics import (
+    Estimate,
+    band,
     estimate,
+    interquartile_curve,
     interquartile_mean,
     performance_profile,
     probability_of_improvement,
@@ -83,3 +86,30 @@ def test_the_same_generator_gives_the_same_interval():
     groups = [scores([1, 2, 5, 9])]
     one, two = (estimate(mean_of_first, groups, np.random.default_rng(3), 50) for _ in range(2))
     assert one == two
+
+
+def test_an_interval_leaves_out_what_is_behind_its_ends():
+    found = Estimate(0.3, 0.1, 0.5)
+    assert [found.leaves_out(x) for x in (0.09, 0.1, 0.5, 0.51)] == [True, False, False, True]
+    assert not found.is_point
+    assert Estimate(1.0, 1.0, 1.0).is_point
+
+
+def test_a_curve_has_the_interquartile_mean_of_its_runs_at_each_point():
+    # The runs that are left out at one point are others at the next.
+    curves = [np.array([[1.0, 9.0], [2.0, 2.0], [3.0, 4.0], [99.0, 0.0]])]
+    assert interquartile_curve(curves).tolist() == [2.5, 3.0]
+
+
+def test_a_band_is_the_interval_of_each_point_over_whole_runs():
+    # Runs that are twice as high at the second point, and alike at the third.
+    runs = np.random.default_rng(1).normal(size=(20, 1)) * np.array([1.0, 2.0, 0.0])
+    found = band(interquartile_curve, [runs], np.random.default_rng(0), 300)
+
+    def middle(groups):
+        return interquartile_mean(groups[0])
+
+    alone = estimate(middle, [[runs[:, 0]]], np.random.default_rng(0), 300)
+    assert found.value.tolist() == pytest.approx([alone.value, 2 * alone.value, 0])
+    assert found.low.tolist() == pytest.approx([alone.low, 2 * alone.low, 0])
+    assert found.high.tolist() == pytest.approx([alone.high, 2 * alone.high, 0])

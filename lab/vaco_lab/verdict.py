@@ -1,0 +1,94 @@
+"""How a result page begins: where the reference does not win, how sure that is, and what flags it.
+
+Entries are told apart when the interval of the probability of improvement leaves out 1/2.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from vaco_lab.comparison import AREA, FINAL, Measure, Setting
+from vaco_lab.matrix import Matrix
+from vaco_lab.statistics import CONFIDENCE, Estimate
+
+FEW_RUNS: Final = 10
+"""Under this many runs in an environment the bootstrap's intervals are too narrow."""
+TOLD: Final = {FINAL: "final score", AREA: "area"}
+_POINT: Final = "†"
+
+
+def short(of: Estimate) -> str:
+    """Return a figure with its interval, marked if that is a point."""
+    return f"{of.value:.2f} ({of.low:.2f} to {of.high:.2f}){_POINT if of.is_point else ''}"
+
+
+def verdict(matrix: Matrix, settings: Sequence[Setting]) -> Iterator[str]:
+    """Return the lines that a page begins with."""
+    lost = list(_losses(matrix, settings))
+    if lost:
+        yield (
+            f"**Where {matrix.reference} is not the best.** In bold: told apart from it, because"
+            f" the interval of the probability that {matrix.reference} is better leaves out 0.5.\n"
+        )
+        yield from lost
+    else:
+        yield f"No entry has a higher interquartile mean than {matrix.reference} in any setting."
+    won = "; ".join(_wins(settings))
+    yield f"\nWhere {matrix.reference} is told apart as the better one: {won or 'nowhere'}."
+    yield f"\n{' '.join(_doubts(settings))}"
+
+
+def _losses(matrix: Matrix, settings: Sequence[Setting]) -> Iterator[str]:
+    for setting in settings:
+        mine = next(e for e in setting.entries if e.label == matrix.reference)
+        for column, measure in mine.measures.items():
+            ahead = [
+                f"**{text}**" if other.better else text
+                for entry in setting.entries
+                for other in [entry.measures[column]]
+                if other.better or other.middle.value > measure.middle.value
+                for text in [f"{entry.label} {short(other.middle)}"]
+            ]
+            if ahead:
+                told = f"{matrix.reference} {short(measure.middle)}"
+                yield f"- {setting.label}, {TOLD[column]}: {told}; higher: {', '.join(ahead)}."
+
+
+def _wins(settings: Sequence[Setting]) -> Iterator[str]:
+    """Return for each setting the entries that are worse, and in what if not in all."""
+    for setting in settings:
+        found = []
+        for entry in setting.entries:
+            columns = [TOLD[name] for name, measure in entry.measures.items() if measure.worse]
+            if columns:
+                all_of_them = len(columns) == len(entry.measures)
+                found.append(entry.label + ("" if all_of_them else f" ({columns[0]} only)"))
+        if found:
+            yield f"{setting.label}: {', '.join(found)}"
+
+
+def _doubts(settings: Sequence[Setting]) -> Iterator[str]:
+    measures = [m for s in settings for e in s.entries for m in e.measures.values()]
+    comparisons = [measure.reference_better for measure in measures if measure.reference_better]
+    chance = (1 - CONFIDENCE) * len(comparisons)
+    by_chance = f": were all equal, about {chance:.0f} or more would be told apart"
+    yield (
+        f"These are {len(comparisons)} comparisons, not corrected for their number"
+        f"{by_chance if chance >= 1 else ''}."
+    )
+    few = [setting for setting in settings if setting.seeds < FEW_RUNS]
+    if few:
+        where = ", ".join(f"{setting.label}: {setting.seeds}" for setting in few)
+        yield (
+            f"**Under {FEW_RUNS} seeds ({where}): intervals are too narrow there, and being told"
+            " apart means little.**"
+        )
+    if any(_points(measure) for measure in measures):
+        yield (
+            f"{_POINT} The interval is a point: all runs went one way or ended alike, so the"
+            " bootstrap cannot say how sure it is."
+        )
+
+
+def _points(measure: Measure) -> bool:
+    better = measure.reference_better
+    return measure.middle.is_point or (better is not None and better.is_point)
