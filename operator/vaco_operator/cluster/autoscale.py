@@ -12,7 +12,14 @@ from vaco.job import VACOJob, VACOJobStatus
 
 from vaco_operator.cluster.hearing import Heard
 from vaco_operator.cluster.observed import Moment, Observed
-from vaco_operator.cluster.victims import MARK_SECONDS, Marking, choose, still_holds, unmarked
+from vaco_operator.cluster.victims import (
+    MARK_SECONDS,
+    SEEN_SECONDS,
+    Marking,
+    choose,
+    still_holds,
+    unmarked,
+)
 from vaco_operator.scaler import Scaler
 from vaco_operator.scaling import Signals
 
@@ -128,6 +135,9 @@ def _approach(
         said = answering.status if answering else None
         marking = replace(choose(pods, desired, said, now.monotonic), since=since)
     costs = unmarked(marking, pods)
-    if not costs or now.monotonic - marking.since >= MARK_SECONDS:
+    if not costs and marking.seen is None:
+        marking = replace(marking, seen=now.monotonic)
+    known = marking.seen is not None and now.monotonic - marking.seen >= SEEN_SECONDS
+    if known or now.monotonic - marking.since >= MARK_SECONDS:
         return desired, marking, {}
     return deployment.replicas, marking, costs

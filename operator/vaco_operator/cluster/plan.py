@@ -203,7 +203,7 @@ def _appointments(view: View, memory: Memory) -> Iterator[float]:
     yield from appointments(observed, memory.leaving, now.monotonic)
     if view.voice is not None:
         yield view.voice.until - now.monotonic
-    if view.scale.costs:
+    if view.scale.replicas > view.scale.scaler.desired:
         yield SEEN_SECONDS
     if attempts.is_untold(observed):
         # The status is written now, which wakes nobody.

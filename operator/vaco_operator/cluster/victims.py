@@ -3,8 +3,8 @@
 Kubernetes itself takes pods that are not running before those that are not ready, and those before
 the others; among equals the one of the lowest deletion cost. So the operator writes costs on the
 victims of its choice: actors that the learner does not see first, then those whose data lags most.
-It writes them just before a scale-down and waits until it sees them on the pods, because whoever
-deletes the pods learns of both on different ways.
+It writes them just before a scale-down, and from the look that first sees them on the pods it waits
+for a while: whoever deletes the pods learns of both on different ways.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,15 @@ MARK_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Marking:
-    """What a scale-down to `target` costs: chosen once, at the monotonic second `since`."""
+    """What a scale-down to `target` costs: chosen once, at the monotonic second `since`.
+
+    `seen` is the monotonic second at which all costs were first seen on their pods; None: not yet.
+    """
 
     target: int
     costs: tuple[tuple[str, int], ...]
     since: float
+    seen: float | None = None
 
 
 def choose(

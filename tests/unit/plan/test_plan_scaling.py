@@ -9,7 +9,9 @@ from plan_scenes import Scene, applied, connected, reasons, truth
 from vaco.v1 import learner_pb2 as pb
 from vaco_operator.cluster.pods import DELETION_COST
 from vaco_operator.cluster.steps import Memory
+from vaco_operator.cluster.victims import SEEN_SECONDS
 
+LATER = 1.5 * SEEN_SECONDS
 QUICK: dict[str, Any] = {
     "intervalSeconds": 1,
     "headroom": 1,
@@ -195,9 +197,21 @@ def test_case_18_the_victims_are_marked_first_and_then_the_deployment_is_told():
         accounts[i].lag_p95 = lag
     costs = fewer(scene, to=3, actors=accounts)
     assert costs == {"pole-actors-1": -2, "pole-actors-3": -1}
-    decided = scene.step()
+    decided = scene.after(LATER).step()
     assert decided.patches == ()
-    assert applied(decided, "Deployment")["spec"]["replicas"] == 3
+    assert decided.requeue_after == pytest.approx(SEEN_SECONDS)
+    assert applied(scene.after(LATER).step(), "Deployment")["spec"]["replicas"] == 3
+
+
+def test_case_18_an_answer_right_after_the_costs_were_written_does_not_hurry_a_scale_down():
+    scene = Scene(autoscaling={"mode": "external"}).running(actors=5)
+    fewer(scene, to=3)
+    for version in (10, 11, 12):
+        scene.after(SEEN_SECONDS / 4).hear(version=version, actors=connected(*names(5)))
+        scene.step()
+        assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 5
+    scene.after(LATER).step()
+    assert scene.document("Deployment", "pole-actors")["spec"]["replicas"] == 3
 
 
 def test_case_18_pending_then_unready_then_unconnected_then_lagging_actors_go():
@@ -220,7 +234,8 @@ def test_case_18_a_choice_stands_until_it_is_carried_out_though_lags_change():
     fewer(scene, to=4, actors=accounts)
     accounts[1].lag_p95, accounts[2].lag_p95 = 0, 99
     scene.hear(version=10, actors=accounts)
-    decided = scene.step()
+    scene.step()
+    decided = scene.after(LATER).step()
     assert (decided.patches, applied(decided, "Deployment")["spec"]["replicas"]) == ((), 4)
 
 
