@@ -135,8 +135,12 @@ def test_the_page_tells_what_was_run_and_draws_it(whole, tmp_path):
     done = lab("report", whole, "--out", tmp_path, root=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "small.md").read_text()
-    assert "8 of 8 runs" in page
-    assert "| vaco | 2 |" in page
+    assert "8 of 8 runs are finished; 0 of them diverged." in page
+    assert "made by `vaco bench lag" in page
+    assert "CartPole; 2 seeds each." in page
+    assert "Under 10 seeds" in page
+    # Its author is told what stands above findings of these rows.
+    assert "the first line for these rows is <!-- rows: 8 digest: " in done.stderr
     assert (tmp_path / "small.csv").read_bytes() == (whole / "table.csv").read_bytes()
     for name in ("curves", "profiles", "tv"):
         picture = tmp_path / f"small-{name}.png"
