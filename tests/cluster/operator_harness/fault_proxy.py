@@ -17,6 +17,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Coroutine
@@ -28,13 +29,15 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import yaml
-from aiohttp import web
+from aiohttp import AddrInfoType, web
 from kube_harness.pki import Authority
 from operator_harness.faults import Call, Fault, When, aborted, everything, hang
 
 T = TypeVar("T")
 _Answer = contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]
 START_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 0.01
 HOP_HEADERS: Final = ("Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive")
 _EXPIRED: Final = (
     json.dumps(
@@ -90,7 +93,8 @@ class FaultProxy:
         self._faults: list[Fault] = []
         self._watches: set[_Watch] = set()
         self._calls: list[Call] = []
-        self._connections: set[asyncio.BaseTransport] = set()
+        self._clients: set[asyncio.BaseTransport] = set()
+        self._upstream_sockets: list[socket.socket] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault proxy")
         self._stack = contextlib.AsyncExitStack()
@@ -155,7 +159,9 @@ class FaultProxy:
         )
         self._session = await self._stack.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=trusted, limit=0),
+                connector=aiohttp.TCPConnector(
+                    ssl=trusted, limit=0, socket_factory=self._upstream_socket
+                ),
                 timeout=aiohttp.ClientTimeout(total=None),
                 auto_decompress=False,
             )
@@ -179,25 +185,30 @@ class FaultProxy:
     async def _stop(self) -> None:
         """Close everything at once: nobody waits here for a client to say goodbye."""
         idle = [handler.transport for handler in self._server.connections]
-        for connection in (*self._connections, *idle):
-            if isinstance(connection, asyncio.Transport):
-                connection.abort()
+        for client in (*self._clients, *idle):
+            if isinstance(client, asyncio.Transport):
+                client.abort()
         await self._stack.aclose()
-        # Closing is only scheduled by then, and takes a few rounds of the loop.
-        for _ in range(10):
-            await asyncio.sleep(0)
+        # The session has let go of connections that still wait for the server's goodbye.
+        for upstream in self._upstream_sockets:
+            with contextlib.suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+        async with asyncio.timeout(STOP_SECONDS):
+            # A socket tells nobody that it is closed.
+            while any(each.fileno() >= 0 for each in self._upstream_sockets):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         call = Call.of(request)
         self._calls.append(call)
-        self._remember(request.transport)
+        if request.transport is not None:
+            self._clients.add(request.transport)
         body = await request.read()
 
         async def pass_on() -> web.StreamResponse:
             if call.watch:
                 return await self._pass_watch(request, call)
             async with self._asked(request, body) as answer:
-                self._remember(answer.connection and answer.connection.transport)
                 return web.Response(
                     status=answer.status, headers=_without_hop(answer), body=await answer.read()
                 )
@@ -208,9 +219,11 @@ class FaultProxy:
                 return await fault.act(request, pass_on)
         return await pass_on()
 
-    def _remember(self, connection: asyncio.BaseTransport | None) -> None:
-        if connection is not None:
-            self._connections.add(connection)
+    def _upstream_socket(self, address: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._upstream_sockets.append(made)
+        return made
 
     def _asked(self, request: web.Request, body: bytes) -> _Answer:
         headers = {k: v for k, v in request.headers.items() if k not in HOP_HEADERS}
@@ -221,7 +234,6 @@ class FaultProxy:
     async def _pass_watch(self, request: web.Request, call: Call) -> web.StreamResponse:
         watch = _Watch(call, self._loop.create_future())
         async with self._asked(request, b"") as answer:
-            self._remember(answer.connection and answer.connection.transport)
             response = web.StreamResponse(status=answer.status, headers=_without_hop(answer))
             await response.prepare(request)
             self._watches.add(watch)
