@@ -157,9 +157,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=3, help="turns of each entry and kind")
     parser.add_argument("--minutes", type=float, default=30.0, help="no round that would end later")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds before the window")
-    parser.add_argument("--window", type=float, default=15.0, help="seconds of the window")
+    parser.add_argument("--window", type=float, default=12.0, help="seconds of the window")
     parser.add_argument(
-        "--threshold-seconds", type=float, default=75.0, help="the longest wait for the threshold"
+        "--threshold-seconds", type=float, default=70.0, help="the longest wait for the threshold"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where figures are written")
     parser.add_argument(

@@ -1,6 +1,5 @@
 """The comparison with other programs: what a measurement writes, whose turn, what terms."""
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -247,10 +246,9 @@ def test_what_is_left_is_told_by_limits_and_then_by_the_last_turn(
 
 def test_one_run_measures_at_a_time(terms: Any, tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with path.open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run measures"), terms.alone(path):
-            pass
+    refused = pytest.raises(UserError, match="another run measures")
+    with terms.alone(path), refused, terms.alone(path):
+        pass
     with terms.alone(path):
         pass
 
@@ -349,13 +347,14 @@ def test_memory_without_a_rollup_is_told_as_resident(monkeypatch: pytest.MonkeyP
     assert resident >= held
 
 
+@pytest.mark.parametrize("rounds", ["0", "-1", "two"])
 def test_rounds_that_are_no_number_are_refused_in_words(
-    main: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rounds: str, main: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["peers", "--rounds", "0"])
+    monkeypatch.setattr(sys, "argv", ["peers", f"--rounds={rounds}"])
     with pytest.raises(SystemExit):
         main._options()
-    assert "--rounds: '0' is not a whole number from 1" in capsys.readouterr().err
+    assert f"--rounds: {rounds!r} is not a whole number from 1" in capsys.readouterr().err
 
 
 def test_an_entry_without_an_environment_fails_once_for_each_kind_it_has(
