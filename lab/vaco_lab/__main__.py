@@ -47,7 +47,7 @@ def _lag(options: argparse.Namespace) -> int:
         store.keep(matrix)
         try:
             provenance = Provenance.here(options.workers, options.command_line)
-            failed = run_cells(store, cells, options.workers, provenance)
+            failed = run_cells(store, cells, options.workers, provenance, matrix.cell_minutes)
         finally:
             count = store.write_tables(cells)
     sys.stdout.write(f"{count} of {len(cells)} cells are in {store.root / 'table.csv'}\n")

@@ -119,7 +119,8 @@ class Store:
         """Return what came of those that are finished, in their order.
 
         Each has `row` (see `COLUMNS`), `evaluations` ([steps, mean return] each; of a run that
-        diverged those too that it did not live to see), `curve`, `tv_by_step`, `provenance`.
+        diverged those too that it did not live to see), `curve`, `tv_by_step`, `provenance`, and
+        `steps`: `tv_by_step` with the gradient step, from 0, before each.
 
         Raises:
             UserError: A file is damaged.
@@ -143,7 +144,7 @@ class Store:
         steps = (
             {**d["row"], "gradient_step": step, "tv_step_mean": mean, "tv_step_max": most}
             for d in documents
-            for step, (mean, most) in enumerate(d["tv_by_step"])
+            for step, mean, most in d["steps"]
         )
         self._write("table.csv", COLUMNS, (document["row"] for document in documents))
         self._write("curves.csv", (*_LABELS, *_POINT), curves)
@@ -157,6 +158,7 @@ class Store:
             document = json.loads(path.read_text(encoding="utf-8"))
             # Labels may have changed since, and what counts as 0.
             document["row"] |= _labels(cell)
+            document["steps"] = _numbered(document["tv_by_step"], cell)
             return _judged(document, cell)
         except (OSError, ValueError, LookupError, TypeError) as error:
             cure = "Remove it; the cell runs again."
@@ -188,6 +190,13 @@ def _judged(document: dict[str, Any], cell: Cell) -> dict[str, Any]:
         "auc": None if cell.lag == ASYNC else area(evaluations, cell.budget),
     }
     return document | {"row": document["row"] | judged, "evaluations": evaluations}
+
+
+def _numbered(tv_by_step: Sequence[Sequence[float]], cell: Cell) -> list[list[float]]:
+    """Put its number before each gradient step: of over 256, only evenly spaced ones are kept."""
+    algorithm = cell.job.spec.control.algorithm
+    stride = -(-algorithm.epochs * algorithm.minibatches // max(1, len(tv_by_step)))
+    return [[stride * index, mean, most] for index, (mean, most) in enumerate(tv_by_step)]
 
 
 def _whole_curve(document: Mapping[str, Any]) -> list[dict[str, Any]]:

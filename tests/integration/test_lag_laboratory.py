@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from vaco.job import load_job
+from vaco_lab.evaluator import Evaluator
 from vaco_lab.matrix import cells_of, load_matrix
 from vaco_lab.store import Store
+from vaco_policy.stored import read_checkpoint
 
 pytestmark = pytest.mark.timeout(300)
 VACO = str(Path(sys.executable).with_name("vaco"))
@@ -166,21 +170,126 @@ def test_without_lag_a_cell_is_a_synchronous_job(whole, start_run):
     assert of_cell == of_job
 
 
-def test_a_real_run_is_a_cell_whose_lag_is_measured(tmp_path):
+def real_matrix(path, replaced=()):
+    """Write the small matrix with one real run in it and nothing else."""
     text = SMALL.read_text().replace("lag: [1, 4]", "lag: [async]").replace("seed: 2", "seed: 1")
     text = text.replace("    ppo: [algorithm.name=ppo]\n", "")
-    (tmp_path / "real.yaml").write_text(text)
+    for old, new in replaced:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+def test_a_real_run_is_a_cell_whose_lag_is_measured(tmp_path):
+    path = real_matrix(tmp_path / "real.yaml")
     done = lab("lag", "real.yaml", "--out", "real", root=tmp_path)
     assert done.returncode == 0, done.stderr
     (row,) = table(tmp_path / "real")
-    assert (row["lag"], row["outcome"]) == ("async", "complete")
+    assert (row["lag"], row["outcome"], row["auc"]) == ("async", "complete", "")
     assert int(row["env_steps"]) >= 4096
-    (cell,) = cells_of(load_matrix(tmp_path / "real.yaml"), "real.yaml")
+    (cell,) = cells_of(load_matrix(path), "real.yaml")
     run = tmp_path / "real" / "runs" / cell.key / "run"
     status = json.loads((run / "status.json").read_text())
     assert status["phase"] == "Complete"
     # Fewer updates than the status looks back over: its window is the whole run.
     assert float(row["lag_p95"]) == status["lag"]["p95"]
+    # Two epochs of two minibatches.
+    assert len(table(tmp_path / "real", "steps.csv")) == 4
+    # Its last policy is judged as the product judges it: the same episodes, the same mean.
+    (document,) = Store(tmp_path / "real").read([cell])
+    assert [steps for steps, _ in document["evaluations"]] == [0, int(row["env_steps"])]
+    newest = run / "checkpoints" / f"v{status['version']:09d}"
+    stored = read_checkpoint(newest, cell.job.spec.policy, None)
+    assert Evaluator(cell, stored.spaces).mean_return(stored.payload) == float(row["final_return"])
+
+
+def processes_in(directory):
+    """Return the processes that were told of a directory."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(directory) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_real_run_ends_with_the_command_and_begins_anew(tmp_path, number):
+    path = real_matrix(tmp_path / "real.yaml", [("envSteps: 4096", "envSteps: 20000")])
+    (cell,) = cells_of(load_matrix(path), "real.yaml")
+    out = tmp_path / "real"
+    run = out / "runs" / cell.key / "run"
+    with (tmp_path / "output.txt").open("w") as output:
+        command = [VACO, "bench", "lag", str(path), "--out", str(out)]
+        process = psutil.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+    try:
+        for _ in range(1200):
+            if (run / "metrics.jsonl").exists():
+                break
+            _POLL.wait(0.05)
+        assert (run / "metrics.jsonl").exists()
+        started = processes_in(out)
+        assert any("vaco_learner" in " ".join(each.cmdline()) for each in started)
+        first = load_job(run / "job.yaml").metadata.uid
+        for laboratory in [process, *process.children()]:
+            laboratory.send_signal(number)
+        process.wait(timeout=100)
+        if number == signal.SIGINT:
+            # Then they are gone already: the command waits for what it started.
+            assert not processes_in(out)
+        done = lab("lag", path, "--out", out, root=tmp_path)
+    finally:
+        end_by_kill(process)
+    assert done.returncode == 0, done.stderr
+    assert load_job(run / "job.yaml").metadata.uid != first
+    (row,) = table(out)
+    updates = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert not any(x.get("event") == "restored" for x in updates)
+    assert int(row["updates"]) == sum("tv" in x for x in updates)
+
+
+HUGE = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+
+class Huge(CartPoleEnv):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, 1e30, *rest
+
+
+gymnasium.register("Huge-v0", entry_point=Huge, max_episode_steps=20)
+"""
+
+
+def test_a_run_that_diverges_is_a_result_whether_its_lag_is_imposed_or_real(tmp_path):
+    (tmp_path / "huge.py").write_text(HUGE)
+    task = f"{{environment: Huge-v0, rewardBound: 1.0e31, imports: [{tmp_path / 'huge.py'}]}}"
+    real_matrix(
+        tmp_path / "huge.yaml",
+        [("{environment: CartPole-v1}", task), ("lag: [async]", "lag: [1, async]")],
+    )
+    done = lab("lag", "huge.yaml", "--out", "huge", root=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "huge")
+    assert [row["lag"] for row in rows] == ["1", "async"]
+    assert [row["outcome"] for row in rows] == ["diverged"] * 2
+    # The low score of the matrix.
+    assert [float(row["final_return"]) for row in rows] == [0.0] * 2
+
+
+def test_a_cell_that_takes_too_long_is_killed_and_counts_as_failed(tmp_path):
+    endless = SMALL.read_text().replace("envSteps: 4096", "envSteps: 1000000000")
+    endless = endless.replace("lag: [1, 4]", "lag: [1, async]").replace("seed: 2", "seed: 1")
+    endless = endless.replace("    ppo: [algorithm.name=ppo]\n", "") + "cellMinutes: 0.05\n"
+    (tmp_path / "endless.yaml").write_text(endless)
+    out = tmp_path / "out"
+    done = lab("lag", "endless.yaml", "--out", out, root=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("`cellMinutes`: took over 0.05 minutes and was killed. Raise it") == 2
+    assert "2 cells failed" in done.stderr
+    assert not processes_in(out)
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path):
@@ -188,11 +297,18 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path):
         "CartPole: []\n", "CartPole: []\n    Missing: [task.environment=Missing-v9]\n"
     )
     text = text.replace("[0, 500]\n", "[0, 500]\n  Missing: [0, 1]\n")
-    text = text.replace("lag: [1, 4]", "lag: [1]").replace("seed: 2", "seed: 1")
+    text = text.replace("lag: [1, 4]", "lag: [1, async]").replace("seed: 2", "seed: 1")
+    text = text.replace("    ppo: [algorithm.name=ppo]\n", "")
     (tmp_path / "bad.yaml").write_text(text)
     done = lab("lag", "bad.yaml", "--out", "bad", root=tmp_path)
     assert done.returncode == 1
-    assert "'Missing-v9' is not the id of an environment" in done.stderr
+    missing = "'Missing-v9' is not the id of an environment"
+    assert f"error: Missing vaco K=1 seed 0: `spec.task.environment`: {missing}" in done.stderr
+    # Of a real run its last words.
+    ended = done.stderr.partition("K=async")[2]
+    assert "`vaco run` ended with status" in ended
+    assert missing in ended
+    assert "Mend that; the same command runs the cell again." in ended
     assert {row["environment"] for row in table(tmp_path / "bad")} == {"CartPole"}
 
 

@@ -137,3 +137,19 @@ def test_curves_have_the_evaluations_also_where_no_point_is(store, cells):
     ]
     (path,) = (store.root / "rows").glob("*.json")
     assert json.loads(path.read_text())["curve"][0].keys() >= {"env_steps", "tv"}
+
+
+@pytest.mark.parametrize(("epochs", "kept", "last"), [(2, 8, 7), (64, 128, 254)])
+def test_gradient_steps_have_their_number_although_some_are_left_out(
+    store, cells, epochs, kept, last
+):
+    algorithm = {"vaco": [f"algorithm.epochs={epochs}"]}
+    cell, *_ = cells(axes={**MATRIX["axes"], "algorithm": algorithm})
+    given = record()
+    # The learner keeps at most 256 steps of a phase: every second one of 64 x 4.
+    given.tv_by_step.add([0.5] * kept)
+    store.finish(cell, given, HERE)
+    store.write_tables([cell])
+    with (store.root / "steps.csv").open(newline="") as file:
+        steps = [int(row["gradient_step"]) for row in csv.DictReader(file)]
+    assert (len(steps), steps[0], steps[-1]) == (kept, 0, last)
