@@ -58,7 +58,8 @@ class Rig:
         self.woken: list[JobKey] = []
         self.file = folder / "addresses.json"
         self.addresses: dict[str, str] = {}
-        self.client = LearnerClient(self.woken.append, self.file)
+        self.pods: set[tuple[str, str]] = set()
+        self.client = LearnerClient(self.woken.append, self.pods.__contains__, self.file)
 
     def key(self, name: str) -> JobKey:
         return JobKey("research", name)
@@ -213,6 +214,22 @@ def test_an_answer_that_no_status_can_tell_is_none(tmp_path, spoil):
             assert rig.client.latest(rig.key("pole")) is None
             learner.status = pb.GetStatusResponse(job_uid="uid-of-pole", version=7)
             await until("it is heard", lambda: rig.version("pole") == 7)
+
+    run(scenario, tmp_path)
+
+
+def test_of_an_answer_accounts_are_kept_of_pods_in_the_jobs_namespace_only(tmp_path):
+    async def scenario(rig: Rig) -> None:
+        learner = Learner("uid-of-pole")
+        rig.pods.update({("research", "pole-actors-a"), ("elsewhere", "pole-actors-b")})
+        for name in ("pole-actors-a", "pole-actors-b", "nobody"):
+            learner.status.actors.append(pb.ActorAccount(actor_id=name))
+        async with rig.serving("pole", learner):
+            rig.follow("pole")
+            await until("it is heard", lambda: rig.version("pole") == 1)
+            answer = rig.client.latest(rig.key("pole"))
+            assert answer is not None
+            assert [account.actor_id for account in answer.status.actors] == ["pole-actors-a"]
 
     run(scenario, tmp_path)
 

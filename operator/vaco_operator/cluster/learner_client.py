@@ -4,8 +4,9 @@ For every learner that runs there is one task. Each question has a connection of
 with the operator's certificate of that job, and the job's token. A channel that stays open takes
 105 KB, which is too much times a thousand jobs; a handshake takes 2 ms every few seconds. Bounded
 are the calls under way at once, the questions in a second (with many jobs each is asked less
-often), and the time for each. An answer is kept with the pod that gave it and the time it came, and
-the job is looked at again; what is believed of it is the plan's to say (`hearing`).
+often), the time for each and the size of its answer. Of an answer what matters (`answers`) is kept
+with the pod that gave it and the time it came, and the job is looked at again; what is believed of
+it is the plan's to say (`hearing`).
 
 The operator asks at the address of the learner's pod. Where it runs outside of the cluster and
 cannot reach pods, or in a test whose pods are simulated, a file named by
@@ -32,6 +33,7 @@ from vaco.channels import CHANNEL_OPTIONS, hold_event_engine
 from vaco.v1 import learner_pb2 as pb
 from vaco.v1.learner_pb2_grpc import LearnerServiceStub
 
+from vaco_operator.cluster.answers import cut_down
 from vaco_operator.cluster.credentials import Credentials, KeyPair
 from vaco_operator.cluster.labels import GRPC_PORT
 from vaco_operator.cluster.observed import Answer
@@ -52,7 +54,7 @@ MAX_SILENCE_SECONDS: Final = 30.0
 SOON_SECONDS: Final = 10.0
 """Between two questions to one that has answered and does not any more."""
 MAX_ANSWER_BYTES: Final = 1 << 19
-"""Room for the accounts of `MAX_ACTORS` actors; the operator keeps an answer of every job."""
+"""Room for the accounts of `MAX_ACTORS` actors: learners tell also of those that have left."""
 _MAX_OVERRIDES_BYTES: Final = 1 << 20
 
 
@@ -91,6 +93,7 @@ class LearnerClient:
 
     Args:
         wake: called with the job whose learner has answered.
+        is_pod: whether there is a pod in that namespace of that name.
         overrides: file of other addresses; None: that of the environment, if it names one.
         clock: monotonic seconds.
 
@@ -99,12 +102,14 @@ class LearnerClient:
     def __init__(
         self,
         wake: Callable[[JobKey], None],
+        is_pod: Callable[[tuple[str, str]], bool],
         overrides: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         named = os.environ.get(OVERRIDES)
         self._overrides = overrides or (Path(named) if named else None)
         self._wake = wake
+        self._is_pod = is_pod
         self._clock = clock
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
         self._followed: dict[JobKey, tuple[Acquaintance, asyncio.Task[None]]] = {}
@@ -178,7 +183,7 @@ class LearnerClient:
         if problem := cannot_be_told(status):
             _LOG.debug("%s: an answer that is none: %s", key, problem)
             return None
-        return status
+        return cut_down(status, lambda name: self._is_pod((key.namespace, name)))
 
     def _target(self, key: JobKey, learner: Acquaintance) -> str:
         ip = learner.address.ip

@@ -74,7 +74,7 @@ class Reconciler:
         self._api = surroundings.api.for_workers()
         self._clock = clock
         self._applier = Applier(self._api, surroundings.stores)
-        self._learners = LearnerClient(surroundings.wake)
+        self._learners = LearnerClient(surroundings.wake, surroundings.stores.pods.__contains__)
         self._records: dict[JobKey, _Record] = {}
         self._world: World | None = None
         self._lock = asyncio.Lock()
