@@ -239,8 +239,9 @@ def test_what_nobody_reads_is_not_kept() -> None:
         spec={"nodeName": "n1", "containers": [{"name": "actor", "env": [{"name": "X"}]}]},
         status={
             "phase": "Running",
+            "startTime": "2026-01-31T12:00:00Z",
             "podIPs": [{"ip": "1"}],
-            "containerStatuses": [{"name": "actor", "ready": True, "imageID": "sha256:..."}],
+            "containerStatuses": [{"name": "actor", "ready": True, "restartCount": 1}],
         },
     )
     pod["metadata"]["managedFields"] = [{"manager": "kubelet"}]
@@ -252,7 +253,7 @@ def test_what_nobody_reads_is_not_kept() -> None:
     assert kept["spec"] == {"nodeName": "n1"}
     assert kept["status"] == {
         "phase": "Running",
-        "containerStatuses": [{"name": "actor", "ready": True}],
+        "containerStatuses": [{"name": "actor", "restartCount": 1}],
     }
     assert "managedFields" in pod["metadata"], "what was given is not changed"
     # Of other objects all fields are kept: they are compared with what was applied.

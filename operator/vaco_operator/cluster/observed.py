@@ -130,7 +130,6 @@ class ActorDeployment:
     """
 
     replicas: int
-    deleting: bool
     refused: str
     document: Document
 
@@ -140,7 +139,6 @@ class ActorDeployment:
         failure = _holding(document.get("status") or {}).get("ReplicaFailure", {})
         return cls(
             replicas=int(document["spec"].get("replicas", 1)),
-            deleting="deletionTimestamp" in document["metadata"],
             refused=failure.get("message", ""),
             document=document,
         )

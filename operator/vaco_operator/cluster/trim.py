@@ -13,15 +13,12 @@ LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_SPEC: Final = ("nodeName",)
 _POD_STATUS: Final = (
     "phase",
-    "reason",
-    "message",
     "podIP",
-    "startTime",
     "conditions",
     "containerStatuses",
     "initContainerStatuses",
 )
-_CONTAINER: Final = ("name", "ready", "started", "restartCount", "state", "lastState")
+_CONTAINER: Final = ("name", "restartCount", "state", "lastState")
 
 
 def trim(resource: Resource, document: Document) -> Document:
