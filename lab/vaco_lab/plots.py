@@ -29,7 +29,7 @@ from vaco_lab.statistics import (
 _WIDTH: Final = 9.6
 _HEIGHT: Final = 2.7
 _DPI: Final = 100
-_COLOURS: Final = 64
+_COLOURS: Final = 128
 _SIZES: Final = {"title": 10, "label": 9, "tick": 8, "legend": 9}
 _THRESHOLDS: Final = 41
 _SHORT: Final = 16
@@ -86,7 +86,8 @@ def _save(figure: Figure, path: Path) -> None:
     """Write it with a palette: pages are kept in a repository, and this is a fourth of the size."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=_DPI)
-    image = Image.open(drawn).convert("RGB").quantize(_COLOURS)
+    # The default method gives two thin lines one colour, because they are few pixels.
+    image = Image.open(drawn).convert("RGB").quantize(_COLOURS, Image.Quantize.FASTOCTREE)
     written = io.BytesIO()
     image.save(written, "png", optimize=True)
     replace_file(path, written.getvalue())
