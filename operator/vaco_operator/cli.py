@@ -229,12 +229,20 @@ def lag(
 
 @bench.command(name="report")
 def bench_report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a matrix that was run.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Of a matrix that was run, or part of it: runs/bench/NAME."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where; left out: docs/results.")
     ] = None,
 ) -> None:
-    """Write the result page of a matrix: tables with intervals, and plots."""
+    """Write the result page of a matrix: tables with intervals, plots, and its rows as CSV.
+
+    Findings (NAME.md beside the matrix) are printed on it; their first line for these rows is told.
+    """
     from vaco_operator.bench_commands import report as report_matrix
 
     raise typer.Exit(report_matrix(directory, out))
