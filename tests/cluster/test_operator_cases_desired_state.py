@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,6 +136,60 @@ def test_case_02_a_deleted_child_is_made_again(field: Field, kind: str, name: st
         assert labels["training.vaco.dev/attempt"] == "2"
         field.wait_for_status("the attempt is told", lambda s: s["attempt"] == 2)
         assert len(field.wait_for_pods("learner", 1)) == 1
+
+
+@pytest.fixture
+def growing(field: Field) -> Iterator[str]:
+    """A storage class whose claims may grow, with one volume."""
+    metadata = {"name": f"{field.namespace}-grows"}
+    storage_class = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": metadata,
+        "provisioner": "kubernetes.io/no-provisioner",
+        "allowVolumeExpansion": True,
+    }
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": metadata,
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "10Gi"},
+            "storageClassName": metadata["name"],
+            "hostPath": {"path": "/nowhere"},
+        },
+    }
+    for each in (storage_class, volume):
+        field.api.create(each)
+    try:
+        yield metadata["name"]
+    finally:
+        for each in (volume, storage_class):
+            field.api.delete(each["apiVersion"], each["kind"], metadata["name"])
+
+
+def test_case_02_a_claim_that_was_grown_by_hand_is_left_so_and_grows_with_the_spec(
+    field: Field, growing: str
+) -> None:
+    field.create(learner={"storage": {"size": "10Gi", "storageClassName": growing}})
+    claim = ("PersistentVolumeClaim", "pole-checkpoints")
+    field.wait_for_pods("learner", 1)
+    field.wait("it is bound", lambda: field.get(*claim)["status"]["phase"] == "Bound")
+
+    def size() -> str:
+        asked: str = field.get(*claim)["spec"]["resources"]["requests"]["storage"]
+        return asked
+
+    field.patch(*claim, {"spec": {"resources": {"requests": {"storage": "20Gi"}}}})
+    field.wait_until_at_rest()
+    assert size() == "20Gi"
+    refusals = {"InvalidChild", "Forbidden"}
+    assert refusals.isdisjoint(event["reason"] for event in field.events())
+    assert refusals.isdisjoint(c["reason"] for c in field.status()["conditions"])
+
+    field.change(learner={"storage": {"size": "30Gi"}})
+    field.wait("it grows", lambda: size() == "30Gi")
 
 
 def test_case_03_the_same_manifest_applied_a_hundred_times_writes_no_child(field: Field) -> None:
