@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kube_harness.simulated import EXIT_CODE, LAST_WORDS, STUCK
+from kube_harness.simulated import EXIT_CODE, LAST_WORDS, STUCK, UNREADY
 
 if TYPE_CHECKING:
     from operator_harness.stage import Field
@@ -63,7 +63,8 @@ def test_case_20_a_suspended_job_drains_its_actors_then_its_learner_and_resumes(
 def test_case_21_a_job_created_suspended_has_no_pods_and_its_deadlines_start_at_resume(
     field: Field,
 ) -> None:
-    field.create(suspend=True, startDeadlineSeconds=3, activeDeadlineSeconds=1000)
+    unready = {"podTemplate": {"metadata": {"annotations": {UNREADY: "true"}}}}
+    field.create(suspend=True, startDeadlineSeconds=3, activeDeadlineSeconds=1000, learner=unready)
     field.wait_for_condition("Suspended")
     since = field.wait_until_at_rest()
     assert field.asked(since) == []
@@ -77,6 +78,17 @@ def test_case_21_a_job_created_suspended_has_no_pods_and_its_deadlines_start_at_
     field.wait_for_pods("learner", 1)
     assert "startTime" in field.status()
     field.wait_for_condition("Failed", reason="StartDeadlineExceeded")
+
+
+def test_a_learner_that_cannot_be_asked_is_let_alone_beyond_its_start_deadline(
+    field: Field,
+) -> None:
+    field.create(startDeadlineSeconds=3)
+    condition = field.wait_for_condition("LearnerAvailable", "False", reason="NotAnswering")
+    assert "spec.startDeadlineSeconds (3 s)" in condition["message"]
+    assert field.status()["phase"] == "Starting"
+    field.stage.doubles.of(field.api, field.job()).train(version=1, env_steps=100)
+    field.wait_for_status("it trains", lambda s: s["phase"] == "Running")
 
 
 def test_the_active_deadline_ends_a_job_that_trains(field: Field) -> None:
