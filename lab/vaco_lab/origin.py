@@ -17,7 +17,7 @@ def origin(cells: Sequence[Cell], documents: Sequence[Mapping[str, Any]]) -> Ite
     days = sorted({each["date"][:10] for each in of})
     commands = _distinct([f"`{each['command']}`" for each in of])
     commits = _distinct([each["commit"] + " with changes" * each["dirty"] for each in of])
-    machines = _distinct([each["machine"] for each in of])
+    machines = _distinct([f"{each['machine']}, {each['workers']} at once" for each in of])
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     yield f"They were made by {commands}; {span}; commit {commits}; {machines}."
 

@@ -67,7 +67,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
     """Draw panels in two columns, or three if they are many, with one legend for all."""
     columns = min(2 if len(panels) <= 8 else 3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(_WIDTH, _HEIGHT * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -78,6 +78,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
         paint(axes)
     lines, labels = grid.flat[0].get_legend_handles_labels()
     ncols = 6 if max(map(len, labels)) < _SHORT else 3
+    figure.set_figheight(_HEIGHT * rows + 0.2 - (-len(labels) // ncols) * 0.2)
     figure.legend(lines, labels, loc=_BELOW, ncols=ncols, fontsize=_SIZES["legend"])
     return figure
 

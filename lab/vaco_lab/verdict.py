@@ -42,15 +42,21 @@ def _losses(matrix: Matrix, settings: Sequence[Setting]) -> Iterator[str]:
         mine = next(e for e in setting.entries if e.label == matrix.reference)
         for column, measure in mine.measures.items():
             ahead = [
-                f"**{text}**" if other.better else text
+                _ahead(entry.label, entry.measures[column])
                 for entry in setting.entries
-                for other in [entry.measures[column]]
-                if other.better or other.middle.value > measure.middle.value
-                for text in [f"{entry.label} {short(other.middle)}"]
+                if entry.measures[column].better
+                or entry.measures[column].middle.value > measure.middle.value
             ]
             if ahead:
                 told = f"{matrix.reference} {short(measure.middle)}"
                 yield f"- {setting.label}, {TOLD[column]}: {told}; higher: {', '.join(ahead)}."
+
+
+def _ahead(label: str, measure: Measure) -> str:
+    """Return who it is and the score, in bold with its interval where it is told apart."""
+    if measure.better:
+        return f"**{label} {short(measure.middle)}**"
+    return f"{label} {measure.middle.value:.2f}"
 
 
 def _wins(settings: Sequence[Setting]) -> Iterator[str]:

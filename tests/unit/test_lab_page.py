@@ -142,7 +142,7 @@ def test_a_page_says_what_made_its_runs(page):
     text = page(lambda _: 150.0, provenance=lambda cell: other if cell.seed == 3 else HERE)
     assert "made by `vaco bench lag given.yaml`;" in text
     assert "commit abc1234 (12 runs), def5678 with changes (4 runs)" in text
-    assert "2 cores (12 runs), 64 cores (4 runs)." in text
+    assert "2 cores, 2 at once (12 runs), 64 cores, 8 at once (4 runs)." in text
 
 
 @pytest.mark.parametrize(
