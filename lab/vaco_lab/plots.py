@@ -73,7 +73,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
         axes.set_visible(False)
     for axes, (title, paint) in zip(grid.flat, panels, strict=False):
         axes.set_title(title, fontsize=_SIZES["title"])
-        axes.tick_params(labelsize=_SIZES["tick"])
+        axes.tick_params(which="both", labelsize=_SIZES["tick"])
         axes.grid(alpha=0.3)
         paint(axes)
     lines, labels = grid.flat[0].get_legend_handles_labels()
@@ -161,7 +161,7 @@ def _steps(settings: Sequence[Setting], by_row: Documents) -> Iterator[Panel]:
                     colour = _line(axes, steps, _band(table[:, :, 0]), entry, number)
                     axes.plot(steps, table[:, :, 1].max(axis=0), ":", linewidth=1, color=colour)
             # Maxima are up to a hundred times the means, and all are to be read.
-            axes.set_yscale("log")
+            axes.set_yscale("log", nonpositive="mask")
             _name(axes, "gradient step of the phase; dotted: maximum", "TV")
 
         if any(table.size for table in tables.values()):
