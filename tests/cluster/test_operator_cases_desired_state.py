@@ -118,6 +118,7 @@ def test_case_02_labels_of_the_learners_job_come_back_and_its_pod_goes_on(
 def test_case_02_a_deleted_child_is_made_again(field: Field, kind: str, name: str) -> None:
     field.create()
     field.wait_for_pods("learner", 1)
+    field.wait("the child is made", lambda: field.find(kind, name) is not None)
     before = field.get(kind, name)["metadata"]["uid"]
     field.delete(kind, name)
     if kind == "Secret":

@@ -1,12 +1,12 @@
 """The processes of one cluster: started with a log file each, watched, and ended by their ids.
 
-The kernel ends them when the process that started them dies (PR_SET_PDEATHSIG), so not even a
-SIGKILL of the harness leaves one behind.
+The kernel ends them when the process that started them dies, so not even a SIGKILL of the harness
+leaves one behind. A guard sees to that, as for the processes of a run: with Python between fork
+and exec gRPC's threads, which run in the harness too, can end the child before it is a program.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from kube_harness.errors import ClusterError
+from vaco_operator.local import _guard
 
 T = TypeVar("T")
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 LAST_WORDS = 2000
 POLL_SECONDS = 0.05
 
@@ -61,16 +60,16 @@ class Processes:
     ) -> Running:
         """Start `command`; what it prints goes to `<name>.log`."""
         log = self.logs / f"{name}.log"
+        guard = [sys.executable, "-I", "-S", _guard.__file__, str(os.getpid())]
         with log.open("ab") as stream:
             popen = subprocess.Popen(
-                [*self._prefix, *command],
+                [*guard, *self._prefix, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=os.environ | dict(environment or {}),
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
         running = Running(name, popen, log)
         self._running.append(running)
@@ -120,8 +119,3 @@ class Processes:
         for running in reversed(self._running):
             running.popen.wait(10)
         self._running.clear()
-
-
-def _die_with_parent() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
