@@ -26,6 +26,11 @@ Row = dict[str, Any]
 FINAL: Final = "final_return"
 AREA: Final = "auc"
 
+LEAST_RUNS: Final = 3
+"""Under this many runs in an environment nothing is told apart: each has few ways to fall out."""
+FEW_RUNS: Final = 10
+"""Under this many runs in an environment the bootstrap's intervals are too narrow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -45,8 +50,15 @@ class Measure:
 
     @property
     def told_apart(self) -> bool:
-        """Whether the interval of that probability leaves out 1/2."""
-        return self.reference_better is not None and self.reference_better.leaves_out(0.5)
+        """Whether the interval of that probability leaves out 1/2, and says something.
+
+        With few runs it says nothing where it is a point: all pairs went one way, and so do all
+        bootstrap samples of them.
+        """
+        better, runs = self.reference_better, min(len(task) for task in self.scores)
+        if better is None or runs < LEAST_RUNS or (runs < FEW_RUNS and better.is_point):
+            return False
+        return better.leaves_out(0.5)
 
     @property
     def better(self) -> bool:

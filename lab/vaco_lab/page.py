@@ -14,7 +14,7 @@ from vaco_lab.explanation import explanation
 from vaco_lab.findings import advice, findings, stamp_of
 from vaco_lab.matrix import Matrix
 from vaco_lab.origin import origin
-from vaco_lab.store import Store
+from vaco_lab.store import Store, make_directory
 from vaco_lab.tables import measures_table, scores_table
 from vaco_lab.verdict import verdict
 
@@ -29,21 +29,23 @@ def write_page(store: Store, out: Path) -> Path:
         out: Directory.
 
     Raises:
-        UserError: No matrix was run there, or nothing of it can be compared yet.
+        UserError: No matrix was run there, nothing of it can be compared yet, or its findings lie
+            where the page would.
 
     """
     from vaco_lab.plots import draw
 
     matrix, cells = store.load()
+    path = out / f"{matrix.name}.md"
+    _check_page(path, _findings(matrix))
     documents = store.read(cells)
     settings = list(settings_of(matrix, [document["row"] for document in documents]))
     if not settings:
         raise UserError(
             str(store.root), "no setting has a run of every entry yet", "Run more of the matrix."
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     pictures = draw(matrix, settings, documents, out)
-    path = out / f"{matrix.name}.md"
     replace_file(path, "\n".join(_page(matrix, cells, documents, settings, pictures)) + "\n")
     stamp = stamp_of([document["row"] for document in documents])
     sys.stderr.write(f"{advice(_findings(matrix), stamp)}\n")
@@ -81,6 +83,21 @@ def _page(
     yield "\n## How to read this"
     for paragraph in explanation(matrix, cells, documents):
         yield f"\n{paragraph}"
+
+
+def _check_page(path: Path, findings: Path) -> None:
+    """Refuse to write the page over what its author wrote, which would then stand in the page."""
+    try:
+        same = path.samefile(findings)
+    except OSError:
+        # They need not be there yet.
+        same = path.resolve() == findings.resolve()
+    if same:
+        raise UserError(
+            "--out",
+            f"the page would be {path}, which is the file of its findings",
+            "Give another directory.",
+        )
 
 
 def _findings(matrix: Matrix) -> Path:

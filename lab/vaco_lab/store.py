@@ -63,10 +63,10 @@ class Store:
         """Keep others from running a matrix here.
 
         Raises:
-            UserError: Someone does already.
+            UserError: Someone does already, or it can be no directory.
 
         """
-        self._rows.mkdir(parents=True, exist_ok=True)
+        make_directory(self._rows, self.root)
         with (self.root / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,6 +173,24 @@ class Store:
 
     def _file(self, cell: Cell) -> Path:
         return self._rows / f"{cell.key}.json"
+
+
+def make_directory(path: Path, given: Path | None = None) -> None:
+    """Make a directory of `--out`.
+
+    Args:
+        path: What is made; it may be there.
+        given: What the user knows of; left out: the same.
+
+    Raises:
+        UserError: It cannot be made: a file is in the way, or somebody's rights.
+
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"{given or path} can be no directory: {error.strerror}"
+        raise UserError("--out", problem, "Give a directory that you can write in.") from error
 
 
 def _labels(cell: Cell) -> dict[str, Any]:

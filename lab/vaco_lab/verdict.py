@@ -1,17 +1,16 @@
 """How a result page begins: where the reference does not win, how sure that is, and what flags it.
 
-Entries are told apart when the interval of the probability of improvement leaves out 1/2.
+Entries are told apart when the interval of the probability of improvement leaves out 1/2, and there
+are runs enough for it to say something (see `Measure.told_apart`).
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from vaco_lab.comparison import AREA, FINAL, Measure, Setting
+from vaco_lab.comparison import AREA, FEW_RUNS, FINAL, LEAST_RUNS, Entry, Measure, Setting
 from vaco_lab.matrix import Matrix
 from vaco_lab.statistics import CONFIDENCE, Estimate
 
-FEW_RUNS: Final = 10
-"""Under this many runs in an environment the bootstrap's intervals are too narrow."""
 TOLD: Final = {FINAL: "final score", AREA: "area"}
 _POINT: Final = "†"
 
@@ -31,7 +30,10 @@ def verdict(matrix: Matrix, settings: Sequence[Setting]) -> Iterator[str]:
         )
         yield from lost
     else:
-        yield f"No entry has a higher interquartile mean than {matrix.reference} in any setting."
+        yield (
+            f"No entry has a higher interquartile mean than {matrix.reference} in any setting, to"
+            " two decimals."
+        )
     won = "; ".join(_wins(settings))
     yield f"\nWhere {matrix.reference} is told apart as the better one: {won or 'nowhere'}."
     yield f"\n{' '.join(_doubts(settings))}"
@@ -41,22 +43,33 @@ def _losses(matrix: Matrix, settings: Sequence[Setting]) -> Iterator[str]:
     for setting in settings:
         mine = next(e for e in setting.entries if e.label == matrix.reference)
         for column, measure in mine.measures.items():
-            ahead = [
-                _ahead(entry.label, entry.measures[column])
-                for entry in setting.entries
-                if entry.measures[column].better
-                or entry.measures[column].middle.value > measure.middle.value
-            ]
-            if ahead:
-                told = f"{matrix.reference} {short(measure.middle)}"
-                yield f"- {setting.label}, {TOLD[column]}: {told}; higher: {', '.join(ahead)}."
+            told = list(_ahead(setting.entries, column, mine))
+            if told:
+                ours = f"{matrix.reference} {short(measure.middle)}"
+                yield f"- {setting.label}, {TOLD[column]}: {ours}; {'; '.join(told)}."
 
 
-def _ahead(label: str, measure: Measure) -> str:
-    """Return who it is and the score, in bold with its interval where it is told apart."""
-    if measure.better:
-        return f"**{label} {short(measure.middle)}**"
-    return f"{label} {measure.middle.value:.2f}"
+def _ahead(entries: Sequence[Entry], column: str, mine: Entry) -> Iterator[str]:
+    """Return who has a higher score, as it is printed, and who is told apart without one."""
+    higher, by_runs = [], []
+    ours = _printed(mine.measures[column].middle.value)
+    for entry in entries:
+        measure = entry.measures[column]
+        told = f"{entry.label} {short(measure.middle)}"
+        if _printed(measure.middle.value) > ours:
+            higher.append(f"**{told}**" if measure.better else told)
+        elif measure.better and measure.reference_better is not None:
+            chance = short(measure.reference_better)
+            by_runs.append(f"**{told}, P({mine.label} better) {chance}**")
+    if higher:
+        yield f"higher: {', '.join(higher)}"
+    if by_runs:
+        yield f"better by P alone: {', '.join(by_runs)}"
+
+
+def _printed(value: float) -> float:
+    """Return a figure as `short` has it: what looks equal is not called higher."""
+    return float(f"{value:.2f}")
 
 
 def _wins(settings: Sequence[Setting]) -> Iterator[str]:
@@ -86,7 +99,8 @@ def _doubts(settings: Sequence[Setting]) -> Iterator[str]:
         where = ", ".join(f"{setting.label}: {setting.seeds}" for setting in few)
         yield (
             f"**Under {FEW_RUNS} seeds ({where}): intervals are too narrow there, and being told"
-            " apart means little.**"
+            f" apart means little; under {LEAST_RUNS}, or by an interval of P that is a point,"
+            " nothing is told apart.**"
         )
     if any(_points(measure) for measure in measures):
         yield (

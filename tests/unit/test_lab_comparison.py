@@ -1,5 +1,7 @@
 """Who is compared with whom in the laboratory, over which runs, and when two are told apart."""
 
+import re
+
 import numpy as np
 import pytest
 from vaco_lab.comparison import AREA, FINAL, settings_of
@@ -111,10 +113,42 @@ def test_entries_are_told_apart_when_the_interval_of_the_probability_leaves_out_
     assert (measure.told_apart, measure.better, measure.worse) == (False, False, False)
 
     for higher, wanted in (("ppo", (True, True, False)), ("vaco", (True, False, True))):
-        (setting,) = compared(matrix(), lambda row, h=higher: 150 + 10 * (row["algorithm"] == h))
+        (setting,) = compared(
+            matrix(seed=10), lambda row, h=higher: 150 + 10 * (row["algorithm"] == h)
+        )
         measure = setting.entries[1].measures[FINAL]
         assert (measure.told_apart, measure.better, measure.worse) == wanted
         assert not setting.entries[0].measures[FINAL].told_apart
+
+
+@pytest.mark.parametrize(
+    ("seeds", "environments", "told"),
+    [(1, 1, False), (2, 1, False), (2, 8, False), (9, 1, False), (10, 1, True)],
+)
+def test_where_all_pairs_went_one_way_a_few_seeds_tell_nothing_apart(seeds, environments, told):
+    names = tuple(f"E{n}" for n in range(environments))
+    (setting,) = compared(
+        matrix(names, seed=seeds), lambda row: 150 + 10 * (row["algorithm"] == "ppo")
+    )
+    measure = setting.entries[1].measures[FINAL]
+    assert (measure.reference_better.value, measure.reference_better.is_point) == (0, True)
+    assert measure.told_apart == told
+
+
+def test_two_seeds_tell_nothing_apart_although_the_interval_is_none_of_a_point():
+    # In each of many environments 3 of 4 pairs go to ppo.
+    names = tuple(f"E{n}" for n in range(20))
+    returns = {"vaco": [100, 140], "ppo": [120, 160]}
+    told = []
+    for seeds in (2, 4):
+        (setting,) = compared(
+            matrix(names, seed=seeds), lambda row: returns[row["algorithm"]][row["seed"] % 2]
+        )
+        measure = setting.entries[1].measures[FINAL]
+        assert measure.reference_better.leaves_out(0.5)
+        assert not measure.reference_better.is_point
+        told.append(measure.told_apart)
+    assert told == [False, True]
 
 
 def test_real_runs_have_no_area():
@@ -147,6 +181,28 @@ def test_a_page_begins_with_who_is_better_in_bold_where_that_is_told_apart():
     assert "; higher: ppo 0." in one
     assert "; higher: **ppo 0." in four
     assert "is told apart as the better one: nowhere." in "\n".join(lines)
+
+
+def test_what_is_equal_as_it_is_printed_is_not_called_higher():
+    def close(row):
+        return 149 + 0.04 * row["seed"] + 0.02 * (row["algorithm"] == "ppo")
+
+    text = begun(matrix(seed=10), close)
+    assert "No entry has a higher interquartile mean than vaco in any setting, to two" in text
+
+
+def test_who_is_told_apart_without_a_higher_figure_has_the_probability_beside_it():
+    text = begun(matrix(seed=10), lambda row: 149 + 0.2 * (row["algorithm"] == "ppo"))
+    assert "higher:" not in text
+    assert "; better by P alone: **ppo 0.49 (0.49 to 0.49)†, P(vaco better) 0.00 (0.00 to" in text
+
+
+def test_a_rival_that_is_higher_has_its_interval_beside_it():
+    def value(row):
+        return 150 + 5 * row["seed"] + 5 * (row["algorithm"] == "ppo")
+
+    (line,) = [x for x in begun(matrix(), value).splitlines() if "final score" in x and x[0] == "-"]
+    assert re.search(r"; higher: ppo 0\.\d\d \(0\.\d\d to 0\.\d\d\)\.$", line)
 
 
 def test_a_page_tells_how_many_comparisons_there_are_and_that_they_are_not_corrected():

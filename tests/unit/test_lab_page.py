@@ -87,13 +87,40 @@ def page(store, tmp_path):
 
 
 def test_the_page_begins_with_what_was_lost(page):
-    lines = page(
-        lambda cell: 150.0 + (20 if cell.algorithm == "ppo" and cell.lag == 4 else 0) + cell.seed
-    ).splitlines()
+    def final_return(cell):
+        ahead = 20 if cell.algorithm == "ppo" and cell.lag == 2 else 0
+        # One of vaco's runs is ahead of all.
+        return 150.0 + ahead + cell.seed + 40 * (cell.algorithm == "vaco" and cell.seed == 3)
+
+    lines = page(final_return, lag=(1, 2)).splitlines()
     assert lines[2].startswith("**Where vaco is not the best.**")
-    assert lines[4].startswith("- K = 4, final score: vaco 0.52")
-    assert "higher: **ppo 0.71" in lines[4]
+    assert lines[4].startswith("- K = 2, final score: vaco 0.52")
+    assert "higher: ppo 0.71 (0.70 to 0.73)" in lines[4]
     assert not any("K = 1, final" in line for line in lines)
+
+
+def test_findings_are_not_overwritten_by_the_page(store, tmp_path):
+    made = store(lambda _: 150.0)
+    # Also where there are none yet: they would be the page.
+    with pytest.raises(UserError, match=r"--out.*lag\.md, which is the file of its findings"):
+        write_page(made, tmp_path)
+    (tmp_path / "lag.md").write_text("Nobody wins.\n")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match="Give another directory"):
+            write_page(made, out)
+    assert (tmp_path / "lag.md").read_text() == "Nobody wins.\n"
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused_in_words(store, tmp_path):
+    made = store(lambda _: 150.0)
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"`--out`: .*file.* can be no directory"):
+            write_page(made, out)
+        with pytest.raises(UserError, match=r"`--out`: .*file.* can be no directory"):
+            Store(out).locked().__enter__()
 
 
 def test_a_page_without_losses_says_so(page):
@@ -183,7 +210,7 @@ def test_findings_beside_the_matrix_are_printed_with_their_author_told(store, tm
 def test_nothing_is_compared_before_every_entry_has_a_run(store, tmp_path):
     made = store(lambda cell: 150.0 if cell.algorithm == "vaco" else None)
     with pytest.raises(UserError, match="no setting has a run of every entry"):
-        write_page(made, tmp_path)
+        write_page(made, tmp_path / "page")
 
 
 def test_two_matrices_do_not_run_in_one_directory(store):
