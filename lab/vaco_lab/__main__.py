@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _lag(options: argparse.Namespace) -> int:
+    from vaco_lab.beforehand import check_environments, few_versions
     from vaco_lab.matrix import cells_of, load_matrix
     from vaco_lab.pool import run_cells
     from vaco_lab.provenance import Provenance
@@ -43,6 +44,12 @@ def _lag(options: argparse.Namespace) -> int:
     matrix = load_matrix(options.matrix)
     cells = cells_of(matrix, str(options.matrix))
     store = Store(options.out or Path("runs") / "bench" / matrix.name)
+    # Before hours are spent: rows are read at the end as well.
+    store.read(cells)
+    for told in few_versions(cells):
+        sys.stderr.write(f"warning: {told}\n")
+    waiting = [cell for cell in cells if not store.is_finished(cell)]
+    check_environments(waiting, str(options.matrix))
     with store.locked():
         store.keep(matrix)
         try:
@@ -53,7 +60,8 @@ def _lag(options: argparse.Namespace) -> int:
     sys.stdout.write(f"{count} of {len(cells)} cells are in {store.root / 'table.csv'}\n")
     _tell_unclaimed(store, cells)
     if failed:
-        sys.stderr.write(f"{len(failed)} cells failed; the same command runs them again\n")
+        of_them = "1 cell failed" if len(failed) == 1 else f"{len(failed)} cells failed"
+        sys.stderr.write(f"{of_them}; the same command runs what failed again\n")
     return EXIT_FAILURE if failed else EXIT_OK
 
 
@@ -73,8 +81,9 @@ def _report(options: argparse.Namespace) -> int:
 def _tell_unclaimed(store: "Store", cells: "Sequence[Cell]") -> None:
     count = store.unclaimed(cells)
     if count:
+        files = "there is 1 file" if count == 1 else f"there are {count} files"
         sys.stderr.write(
-            f"{count} files in {store.root / 'rows'} are of no cell of this matrix: it was edited, "
+            f"{files} in {store.root / 'rows'} of no cell of this matrix: it was edited, "
             "or results of this version differ\n"
         )
 

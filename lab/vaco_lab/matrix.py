@@ -10,16 +10,17 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from vaco.errors import UserError, did_you_mean
 from vaco.job import VACOJob, load_job, parse_job
-from vaco.schema.base import Part
+from vaco.schema.base import RULE_BROKEN, Part
 from vaco.schema.loading import load
 from vaco.schema.manifest import read_file
 from vaco.schema.overrides import apply_overrides
-from vaco.schema.problems import JobError
+from vaco.schema.problems import JobError, shown
 
 from vaco_lab.cell import ASYNC, Cell, Lag
 from vaco_lab.evaluation import EvaluationPlan
@@ -29,13 +30,36 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9 ._+=,/x-]{0,39}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,50}")
 
 
+def _lags(value: object) -> object:
+    """Refuse what is no list of lags, in words: of either kind alone there would be two errors."""
+    entries = value if isinstance(value, list) else [value]
+    wrong = [each for each in entries if type(each) is not int and each != ASYNC]
+    if wrong:
+        near = did_you_mean(wrong[0], [ASYNC]) if isinstance(wrong[0], str) else ""
+        raise _refusal(shown(wrong[0]), f"{near}Give numbers from 1, or `async`.")
+    if not isinstance(value, list):
+        raise _refusal(f"{shown(value)} is no list", "Give numbers from 1, or `async`, as a list.")
+    return value
+
+
+def _job_or_path(value: object) -> object:
+    """Refuse what is neither, in words."""
+    if not isinstance(value, str | dict):
+        raise _refusal(shown(value), "Give the path of a manifest, or a VACOJob.")
+    return value
+
+
+def _refusal(problem: str, cure: str) -> PydanticCustomError:
+    return PydanticCustomError(RULE_BROKEN, "{problem}", {"problem": problem, "cure": cure})
+
+
 class Axes(Part):
     """What is varied; entries are assignments such as `algorithm.epochs=2`, under a label."""
 
     environment: dict[str, list[str]] = Field(description="Environments, by label.")
     algorithm: dict[str, list[str]] = Field(description="Algorithms, by label.")
     switch: dict[str, list[str]] = Field(default={"-": []}, description="Variants, by label.")
-    lag: list[int | Literal["async"]] = Field(
+    lag: Annotated[list[int | Literal["async"]], BeforeValidator(_lags)] = Field(
         default=[1],
         description="K: each fragment is made with one of the last K versions, drawn uniformly, so "
         "1 is no lag. `async`: a real `vaco run`, whose lag is measured.",
@@ -49,7 +73,7 @@ class Matrix(Part):
     name: str = Field(description="Name of the result page.")
     title: str = Field(description="Heading of the result page.")
     notes: str = Field(default="", description="What the page says besides, in Markdown.")
-    base: str | dict[str, Any] = Field(
+    base: Annotated[str | dict[str, Any], BeforeValidator(_job_or_path)] = Field(
         description="The job that is varied: the path of a manifest, or a VACOJob."
     )
     axes: Axes = Field(description="What is varied.")
@@ -87,11 +111,25 @@ def load_matrix(path: Path) -> Matrix:
         UserError: The file, the base or an entry will not do.
 
     """
+    _check_file(path, str(path), "Give the path of a matrix.")
     matrix = load(Matrix, path, ())
     _check(matrix, str(path))
     findings = (path.parent / (matrix.findings or f"{matrix.name}.md")).resolve()
-    base = matrix.base if isinstance(matrix.base, dict) else _base(path.parent / matrix.base)
+    base = matrix.base
+    if isinstance(base, str):
+        cure = "Give the path of a manifest beside the matrix, or a VACOJob."
+        _check_file(path.parent / base, f"{path} base", cure)
+        base = _base(path.parent / base)
     return matrix.model_copy(update={"base": base, "findings": str(findings)})
+
+
+def _check_file(path: Path, where: str, cure: str) -> None:
+    """Refuse a file that cannot be opened, in words for what it should be."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        told = "" if where == str(path) else f"{path}: "
+        raise UserError(where, f"{told}{error.strerror}", cure) from error
 
 
 def _base(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from vaco.errors import UserError
 from vaco.files import replace_file
 
+from vaco_lab.beforehand import few_versions
 from vaco_lab.cell import Cell
 from vaco_lab.comparison import Setting, settings_of
 from vaco_lab.explanation import explanation
@@ -60,6 +61,8 @@ def _page(
     pictures: Sequence[tuple[str, str]],
 ) -> Iterator[str]:
     yield f"# {matrix.title}\n"
+    for told in few_versions(cells):
+        yield f"**{told}** The ring never holds that many, so the lag is that of a smaller K.\n"
     yield from verdict(matrix, settings)
     yield ""
     yield from origin(cells, documents)

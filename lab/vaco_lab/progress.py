@@ -24,6 +24,7 @@ class Progress:
     def __init__(self, total: int, finished: int, workers: int) -> None:
         self._console = Console(stderr=True)
         self._total = total
+        self._workers = workers
         self._finished = self._before = finished
         self._failed = 0
         self._began = time.monotonic()
@@ -40,6 +41,8 @@ class Progress:
         )
 
     def __enter__(self) -> Self:
+        before = f"{self._total} cells, {self._before} there, {self._workers} at once"
+        self._console.print(before, soft_wrap=True, highlight=False)
         self._bar.start()
         return self
 

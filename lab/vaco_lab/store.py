@@ -31,6 +31,7 @@ from vaco_lab.evaluation import area, completed
 from vaco_lab.matrix import Matrix, cells_of, load_matrix
 from vaco_lab.measures import Record
 from vaco_lab.provenance import Provenance
+from vaco_lab.rows import parse_row
 
 COLUMNS: Final = (
     *("environment", "algorithm", "switch", "lag", "seed", "outcome", "final_return", "auc"),
@@ -155,14 +156,14 @@ class Store:
     def _read(self, cell: Cell) -> dict[str, Any]:
         path = self._file(cell)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_row(path.read_text(encoding="utf-8"))
             # Labels may have changed since, and what counts as 0.
             document["row"] |= _labels(cell)
             document["steps"] = _numbered(document["tv_by_step"], cell)
             return _judged(document, cell)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError) as error:
             cure = "Remove it; the cell runs again."
-            raise UserError(str(path), f"is damaged ({error!r})", cure) from error
+            raise UserError(str(path), f"is damaged ({error})", cure) from error
 
     def _write(self, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
         text = io.StringIO()

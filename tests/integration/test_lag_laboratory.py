@@ -292,21 +292,22 @@ def test_a_cell_that_takes_too_long_is_killed_and_counts_as_failed(tmp_path):
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path):
+    # That a policy does not fit its environment is only seen when it is made.
     text = SMALL.read_text().replace(
-        "CartPole: []\n", "CartPole: []\n    Missing: [task.environment=Missing-v9]\n"
+        "CartPole: []\n", 'CartPole: []\n    Images: ["policy.network={type: cnn}"]\n'
     )
-    text = text.replace("[0, 500]\n", "[0, 500]\n  Missing: [0, 1]\n")
+    text = text.replace("[0, 500]\n", "[0, 500]\n  Images: [0, 1]\n")
     text = text.replace("lag: [1, 4]", "lag: [1, async]").replace("seed: 2", "seed: 1")
     text = text.replace("    ppo: [algorithm.name=ppo]\n", "")
     (tmp_path / "bad.yaml").write_text(text)
     done = lab("lag", "bad.yaml", "--out", "bad", root=tmp_path)
     assert done.returncode == 1
-    missing = "'Missing-v9' is not the id of an environment"
-    assert f"error: Missing vaco K=1 seed 0: `spec.task.environment`: {missing}" in done.stderr
+    told = "`spec.policy.network"
+    assert f"error: Images vaco K=1 seed 0: {told}" in done.stderr
     # Of a real run its last words.
     ended = done.stderr.partition("K=async")[2]
     assert "`vaco run` ended with status" in ended
-    assert missing in ended
+    assert told in ended
     assert "Mend that; the same command runs the cell again." in ended
     assert {row["environment"] for row in table(tmp_path / "bad")} == {"CartPole"}
 
@@ -317,6 +318,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path):
         ("  seed: 2", "  seed: 2\n  batch: {}", "`axes.batch` (line 23): unknown field"),
         ("name=ppo", "name=poo", "Did you mean `spo`"),
         ("base:", "basis:", "`base`"),
+        ("CartPole-v1", "CartPole-v9", "'CartPole-v9' is not the id of an environment"),
     ],
 )
 def test_a_bad_matrix_is_refused_before_anything_runs(tmp_path, old, new, told):

@@ -174,13 +174,22 @@ def test_only_a_real_run_is_decided_by_its_actors(changed):
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
-        ("base", None, "`base`.*missing"),
-        ("base", "absent.yaml", "absent.yaml.*No such file"),
+        ("base", None, "`base`.*missing. Give text or a mapping: The job"),
+        ("base", "absent.yaml", "matrix.yaml base`: .*absent.yaml: No such file.*Give the path of"),
+        ("base", 3, r"`base` \(line \d+\): 3. Give the path of a manifest, or a VACOJob"),
         ("axes.batch", {"small": []}, r"`axes.batch` \(line \d+\): unknown field"),
         ("axes.algorithm.ppo", ["algorithm.name"], r"\(CartPole, ppo, one\) --set.*no assignment"),
         ("axes.algorithm.ppo", ["algorithm.epoch=2"], r"ppo, one.*\n.*algorithm.epoch`.*epochs"),
         ("axes.algorithm", {}, "axes.algorithm`: no entries"),
         ("axes.lag", [0], r"axes.lag`: \[0\]. Give numbers from 1"),
+        (
+            "axes.lag",
+            [1, "asink"],
+            '"asink". Did you mean `async`. Give numbers from 1, or `async`',
+        ),
+        ("axes.lag", [1.5], r"axes.lag` \(line \d+\): 1.5. Give numbers from 1, or `async`"),
+        ("axes.lag", [True], r"1 problem\n.*: true. Give numbers from 1, or `async`"),
+        ("axes.lag", "async", '"async" is no list. Give numbers from 1, or `async`, as a list'),
         ("axes.lag", [1, 1], "an entry twice"),
         ("axes.lag", [100], "over 64 versions behind.*maxPolicyLag"),
         ("axes.environment.Acrobot", ["stop.return={mean: 1}"], "same number of steps"),
@@ -199,6 +208,11 @@ def test_only_a_real_run_is_decided_by_its_actors(changed):
 def test_a_matrix_that_will_not_do_is_refused(changed, place, value, told):
     with pytest.raises(UserError, match=rf"(?s){told}"):
         changed(place, value)
+
+
+def test_a_matrix_that_is_not_there_is_called_a_matrix(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.yaml`: No such file.*Give the path of a matrix"):
+        load_matrix(tmp_path / "absent.yaml")
 
 
 def test_findings_are_beside_the_matrix_wherever_that_is_written(tmp_path):

@@ -99,6 +99,12 @@ def test_the_page_begins_with_what_was_lost(page):
     assert not any("K = 1, final" in line for line in lines)
 
 
+def test_a_ring_that_never_fills_is_told_at_the_head(page):
+    lines = page(lambda _: 150.0).splitlines()
+    assert lines[2].startswith("**K = 4, but a run has about 2 versions: raise `stop.envSteps` or")
+    assert "but a run has" not in page(lambda _: 150.0, lag=(1, 2))
+
+
 def test_findings_are_not_overwritten_by_the_page(store, tmp_path):
     made = store(lambda _: 150.0)
     # Also where there are none yet: they would be the page.

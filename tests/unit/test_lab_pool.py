@@ -26,6 +26,11 @@ def test_a_real_run_is_alone():
     assert not _may_start(cell("async"), [cell("async")], 8)
 
 
+def test_before_the_first_cell_ends_it_is_told_how_many_there_are(capsys):
+    with Progress(8, 4, 2):
+        assert capsys.readouterr().err == "8 cells, 4 there, 2 at once\n"
+
+
 def test_what_is_left_is_estimated_by_the_cells_of_this_time(monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

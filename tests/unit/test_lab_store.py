@@ -122,6 +122,45 @@ def test_a_damaged_row_is_named_with_its_cure(store, cells, text):
         store.read([cell])
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("row.tv_mean", "x", r"row\.tv_mean: Input should be a valid number"),
+        ("row.outcome", "x", r"row\.outcome: Input should be 'complete' or 'diverged'"),
+        ("row.seconds", None, r"row\.seconds: "),
+        ("row.updates", 1.5, r"row\.updates: "),
+        ("evaluations", [], "evaluations: List should have at least 1"),
+        ("evaluations", [[1]], r"evaluations\.0\.1: Field required"),
+        ("curve", [1], r"curve\.0: "),
+        ("tv_by_step", [[0.1, None]], r"tv_by_step\.0\.1: "),
+        ("provenance", {}, r"provenance\.commit: Field required"),
+        ("provenance.date", 3, r"provenance\.date: "),
+    ],
+)
+def test_a_row_with_something_else_in_it_is_damaged_too(store, cells, place, value, told):
+    cell, *_ = cells()
+    store.finish(cell, record(), HERE)
+    (path,) = (store.root / "rows").glob("*.json")
+    document = json.loads(path.read_text())
+    *parents, last = place.split(".")
+    here = document
+    for step in parents:
+        here = here[step]
+    here[last] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=rf"rows/\w+\.json`: is damaged \({told}.*Remove it; the"):
+        store.read([cell])
+
+
+def test_a_row_may_have_what_this_version_does_not_know(store, cells):
+    cell, *_ = cells()
+    store.finish(cell, record(points=[], outcome="diverged"), HERE)
+    (path,) = (store.root / "rows").glob("*.json")
+    path.write_text(path.read_text().replace('{"row": {', '{"more": 1, "row": {"more": 2, ', 1))
+    (document,) = store.read([cell])
+    assert (document["more"], document["row"]["more"]) == (1, 2)
+
+
 def test_curves_have_the_evaluations_also_where_no_point_is(store, cells):
     cell, *_ = cells()
     store.finish(cell, record(evaluations=[(0, 10.0), (800, 50.0), (1300, 90.0)]), HERE)

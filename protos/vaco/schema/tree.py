@@ -40,6 +40,11 @@ class Node:
         return self._resolved(others[0]) if self.nullable else self.schema
 
     @property
+    def alternatives(self) -> "list[Node]":
+        """The schemas of which a value has one; none if there is only one."""
+        return [self._node(each) for each in self.bare.get("anyOf", ())]
+
+    @property
     def description(self) -> str:
         """What it means."""
         return str(self.schema.get("description", ""))
@@ -160,7 +165,8 @@ def _phrase_of_value(node: Node) -> str:
         case "object":
             return "a mapping"
         case _:
-            return "a mapping" if node.tag else "anything"
+            kinds = [phrase(each) for each in node.alternatives]
+            return "a mapping" if node.tag else one_of(kinds) or "anything"
 
 
 def _bounds(schema: JsonSchema) -> str:
