@@ -18,10 +18,11 @@ from vaco_lab.origin import origin
 from vaco_lab.store import Store, make_directory
 from vaco_lab.tables import measures_table, scores_table
 from vaco_lab.verdict import verdict
+from vaco_lab.what_ran import check_copy, what_ran, write_copy
 
 
 def write_page(store: Store, out: Path) -> Path:
-    """Write the page and its pictures; return where the page is.
+    """Write the page, its pictures and its matrix; return where the page is.
 
     What the author of findings is to know goes to standard error.
 
@@ -30,15 +31,17 @@ def write_page(store: Store, out: Path) -> Path:
         out: Directory.
 
     Raises:
-        UserError: No matrix was run there, nothing of it can be compared yet, or its findings lie
-            where the page would.
+        UserError: No matrix was run there, nothing of it can be compared yet, or files of its
+            author lie where the page would.
 
     """
     from vaco_lab.plots import draw
 
     matrix, cells = store.load()
     path = out / f"{matrix.name}.md"
+    copy = out / f"{matrix.name}.yaml"
     _check_page(path, _findings(matrix))
+    check_copy(copy)
     documents = store.read(cells)
     settings = list(settings_of(matrix, [document["row"] for document in documents]))
     if not settings:
@@ -48,6 +51,7 @@ def write_page(store: Store, out: Path) -> Path:
     make_directory(out)
     pictures = draw(matrix, settings, documents, out)
     replace_file(path, "\n".join(_page(matrix, cells, documents, settings, pictures)) + "\n")
+    write_copy(matrix, copy)
     stamp = stamp_of([document["row"] for document in documents])
     sys.stderr.write(f"{advice(_findings(matrix), stamp)}\n")
     return path
@@ -66,7 +70,8 @@ def _page(
     yield from verdict(matrix, settings)
     yield ""
     yield from origin(cells, documents)
-    yield f"Its rows: [{matrix.name}.csv]({matrix.name}.csv)."
+    name = matrix.name
+    yield f"Its rows: [{name}.csv]({name}.csv); its matrix: [{name}.yaml]({name}.yaml)."
     stamp = stamp_of([document["row"] for document in documents])
     said = list(findings(_findings(matrix), stamp))
     if said:
@@ -86,6 +91,8 @@ def _page(
     yield "\n## How to read this"
     for paragraph in explanation(matrix, cells, documents):
         yield f"\n{paragraph}"
+    yield "\n## What was run\n"
+    yield from what_ran(matrix)
 
 
 def _check_page(path: Path, findings: Path) -> None:

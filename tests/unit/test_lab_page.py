@@ -50,7 +50,7 @@ def store(tmp_path):
         path = tmp_path / "given.yaml"
         document = copy.deepcopy(MATRIX)
         document["axes"]["lag"] = list(lag)
-        path.write_text(yaml.safe_dump(document))
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
         matrix = load_matrix(path)
         store = Store(tmp_path / "out")
         with store.locked():
@@ -103,6 +103,39 @@ def test_a_ring_that_never_fills_is_told_at_the_head(page):
     lines = page(lambda _: 150.0).splitlines()
     assert lines[2].startswith("**K = 4, but a run has about 2 versions: raise `stop.envSteps` or")
     assert "but a run has" not in page(lambda _: 150.0, lag=(1, 2))
+
+
+def test_a_page_ends_with_what_was_run(page):
+    text = page(lambda _: 150.0).split("## What was run")[1]
+    base = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    assert base == MATRIX["base"]["spec"]
+    assert text.rstrip().endswith(
+        "- environment CartPole: the base job's\n- algorithm vaco: the base job's\n"
+        "- algorithm ppo: `algorithm.name=ppo`\n"
+        "- lag: 1, 4; seeds: 4; evaluations: 5 of 16 episodes"
+    )
+
+
+def test_the_matrix_lies_beside_its_page_and_is_the_same(store, tmp_path):
+    made = store(lambda _: 150.0)
+    for _ in range(2):
+        text = write_page(made, tmp_path / "page").read_text()
+    assert "its matrix: [lag.yaml](lag.yaml)." in text
+    copy = tmp_path / "page" / "lag.yaml"
+    assert load_matrix(copy) == load_matrix(tmp_path / "given.yaml")
+    # Nothing of this machine is in it.
+    assert str(tmp_path) not in copy.read_text()
+
+
+def test_a_matrix_that_its_author_wrote_is_not_overwritten(store, tmp_path):
+    made = store(lambda _: 150.0)
+    (tmp_path / "page").mkdir()
+    mine = tmp_path / "page" / "lag.yaml"
+    mine.write_text("name: lag\n")
+    with pytest.raises(UserError, match=r"--out.*lag\.yaml is there, and no copy of the matrix"):
+        write_page(made, tmp_path / "page")
+    assert mine.read_text() == "name: lag\n"
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["lag.yaml"]
 
 
 def test_findings_are_not_overwritten_by_the_page(store, tmp_path):
