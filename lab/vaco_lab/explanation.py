@@ -12,9 +12,9 @@ def explanation(
     matrix: Matrix, cells: Sequence[Cell], documents: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     """Return paragraphs; those on lag are about the kinds of lag that the documents have."""
-    yield _scores(matrix)
-    yield _statistics()
     imposed = [document["row"] for document in documents if document["row"]["lag"] != ASYNC]
+    yield _scores(matrix, area=bool(imposed))
+    yield _statistics()
     if imposed:
         yield _imposed(cells, imposed)
     if len(imposed) < len(documents):
@@ -34,16 +34,17 @@ def explanation(
     )
 
 
-def _scores(matrix: Matrix) -> str:
+def _scores(matrix: Matrix, *, area: bool) -> str:
     scales = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in matrix.scores.items())
     scaled = f"Scores are returns scaled to 0 to 1 ({scales}). " if scales else ""
+    through = "the area is the mean of the curve through all evaluations"
+    told = f"; {through}, over the steps of the whole run" if area else ""
     lost = "as 0" if scales else "as the one before training"
     return (
         f"{scaled}**All returns are of evaluations**: {matrix.evaluation.episodes} episodes that"
         " the learner's own policy plays to their end, with its most probable actions, in"
-        " environments of their own. The final score is of its last policy; the area is the mean of"
-        " the curve through all evaluations, over the steps of the whole run. A run that diverged"
-        f" stays in every figure: evaluations that it did not live to see count {lost}."
+        f" environments of their own. The final score is of its last policy{told}. A run that"
+        f" diverged stays in every figure: evaluations that it did not live to see count {lost}."
     )
 
 
@@ -52,19 +53,20 @@ def _statistics() -> str:
         "Scores are interquartile means over the runs of all environments, with 95 % intervals by"
         f" the bootstrap ({REPETITIONS} repetitions, stratified by environment). **Its unit is one"
         " training run.** P is the probability that a run of the reference scores more than one of"
-        " the row, averaged over environments (Agarwal et al. 2021, arXiv 2108.13264). Bands in the"
-        " pictures are such intervals too, for each point alone."
+        " the row, averaged over environments (Agarwal et al. 2021, arXiv 2108.13264). A band in a"
+        " picture is such intervals too, for each point alone."
     )
 
 
 def _imposed(cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]) -> str:
     versions = _span([row["updates"] for row in rows if row["outcome"] == "complete"])
     draws = _span([_fragments(cell) for cell in cells])
+    batch = "1 fragment" if draws == "1" else f"{draws} fragments"
     return (
         "**Lag is imposed**: a ring holds the last K versions of the weights, and each fragment is"
         " made with one of them, drawn uniformly; K = 1 is no lag. The ring is not full in the"
-        f" first K versions, of {versions} in a run, so lag is less there. A batch is {draws}"
-        " fragments, so it has that few draws, and its lag varies much. With K over 1 training"
+        f" first K versions, of {versions} in a run, so lag is less there. A batch is {batch},"
+        " so it has that few draws, and its lag varies much. With K over 1 training"
         " episodes are played by several old policies; no figure here is of theirs. The mechanism"
         " is ours: real lag is neither uniform nor bounded by a ring."
     )

@@ -16,6 +16,10 @@ MAX_POINTS: Final = 200
 """Points of a curve that are kept; evenly spaced ones if there were more."""
 
 
+TV_FLOOR: Final = 1e-4
+"""What is less is drawn here: the first step of a phase has a TV of rounding, many decades down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One update.

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vaco_lab.cell import Cell
+from vaco_lab.cell import ASYNC, Cell
 
 
 def origin(cells: Sequence[Cell], documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -17,9 +17,16 @@ def origin(cells: Sequence[Cell], documents: Sequence[Mapping[str, Any]]) -> Ite
     days = sorted({each["date"][:10] for each in of})
     commands = _distinct([f"`{each['command']}`" for each in of])
     commits = _distinct([each["commit"] + " with changes" * each["dirty"] for each in of])
-    machines = _distinct([f"{each['machine']}, {each['workers']} at once" for each in of])
+    machines = _distinct([_machine(document) for document in documents])
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     yield f"They were made by {commands}; {span}; commit {commits}; {machines}."
+
+
+def _machine(document: Mapping[str, Any]) -> str:
+    """Return a run's machine and its neighbours there: a real run has none."""
+    of = document["provenance"]
+    real = document["row"]["lag"] == ASYNC
+    return f"{of['machine']}, {'real runs alone' if real else str(of['workers']) + ' at once'}"
 
 
 def _distinct(values: Sequence[str]) -> str:
@@ -27,4 +34,7 @@ def _distinct(values: Sequence[str]) -> str:
     counted = Counter(values)
     if len(counted) == 1:
         return values[0]
-    return ", ".join(f"{value} ({count} runs)" for value, count in counted.most_common())
+    return ", ".join(
+        f"{value} ({count} run{'' if count == 1 else 's'})"
+        for value, count in counted.most_common()
+    )

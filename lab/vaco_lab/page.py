@@ -14,6 +14,7 @@ from vaco_lab.comparison import Setting, settings_of
 from vaco_lab.explanation import explanation
 from vaco_lab.findings import advice, findings, stamp_of
 from vaco_lab.matrix import Matrix
+from vaco_lab.measures import TV_FLOOR
 from vaco_lab.origin import origin
 from vaco_lab.store import Store, make_directory
 from vaco_lab.tables import measures_table, scores_table
@@ -83,7 +84,7 @@ def _page(
         yield f"\n## {setting.label}\n"
         yield from scores_table(matrix, setting)
     yield "\n## Pictures\n"
-    yield "Lines are interquartile means over runs, bands their 95 % intervals.\n"
+    yield f"{' '.join(_of_pictures(settings, [file for file, _ in pictures]))}\n"
     for file, told in pictures:
         yield f"![{told}]({file})\n"
     yield "## In the runs\n"
@@ -93,6 +94,18 @@ def _page(
         yield f"\n{paragraph}"
     yield "\n## What was run\n"
     yield from what_ran(matrix)
+
+
+def _of_pictures(settings: Sequence[Setting], files: Sequence[str]) -> Iterator[str]:
+    """Say what is drawn in the pictures that there are."""
+    # Of one run a setting the intervals are points.
+    bands = "; bands are their 95 % intervals" if any(s.seeds > 1 for s in settings) else ""
+    yield f"Lines are interquartile means over runs, in profiles shares of runs{bands}."
+    if any(file.endswith("-tv.png") for file in files):
+        yield (
+            f"TV under {TV_FLOOR:g} is drawn at {TV_FLOOR:g}: without lag the first gradient step"
+            " of a phase has only that of rounding."
+        )
 
 
 def _check_page(path: Path, findings: Path) -> None:

@@ -6,17 +6,19 @@ Lines are interquartile means over runs; bands are 95 % intervals by the bootstr
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from vaco.files import replace_file
 
 from vaco_lab.cell import ASYNC
 from vaco_lab.comparison import FINAL, Entry, Setting
 from vaco_lab.matrix import Matrix
+from vaco_lab.measures import TV_FLOOR
 from vaco_lab.statistics import (
     Array,
     Band,
@@ -31,7 +33,7 @@ _HEIGHT: Final = 2.7
 _DPI: Final = 100
 _COLOURS: Final = 128
 _SIZES: Final = {"title": 10, "label": 9, "tick": 8, "legend": 9}
-_THRESHOLDS: Final = 41
+MOST_THRESHOLDS: Final = 500
 _SHORT: Final = 16
 """Characters of a label that lets six of them stand side by side."""
 _BELOW: Final = "outside lower center"
@@ -130,7 +132,7 @@ def _profiles(settings: Sequence[Setting]) -> Iterator[Panel]:
 
         def paint(axes: Axes, s: Setting = setting) -> None:
             every = np.concatenate([x for e in s.entries for x in e.measures[FINAL].scores])
-            grid = np.linspace(min(0.0, every.min()), max(1.0, every.max()), _THRESHOLDS)
+            grid = thresholds(every)
 
             def shares(scores: Scores) -> Array:
                 return performance_profile(scores, grid)
@@ -138,18 +140,34 @@ def _profiles(settings: Sequence[Setting]) -> Iterator[Panel]:
             for number, entry in enumerate(s.entries):
                 scores = entry.measures[FINAL].scores
                 found = band(shares, scores, np.random.default_rng(0))
-                _line(axes, grid, found, entry, number)
+                _line(axes, grid, found, entry, number, steps=True)
             _name(axes, "final score", "share of runs over it")
+            axes.set_xlim(grid[0], grid[-1])
             axes.set_ylim(-0.02, 1.02)
 
         yield setting.label, paint
+
+
+def thresholds(scores: Array) -> Array:
+    """Return where shares of runs are to be known, a little beyond the scores at either end.
+
+    A share falls at scores and nowhere else, so drawn in steps from score to score it is exact;
+    evenly spaced thresholds stand for them if they are very many.
+    """
+    found = np.unique(scores)
+    if len(found) > MOST_THRESHOLDS:
+        found = np.linspace(found[0], found[-1], MOST_THRESHOLDS)
+    beyond = 0.03 * (found[-1] - found[0]) or 0.03
+    return np.concatenate([[found[0] - beyond], found, [found[-1] + beyond]])
 
 
 def _steps(settings: Sequence[Setting], by_row: Documents) -> Iterator[Panel]:
     """Give a panel for each setting that kept them: its environments have the same steps."""
     for setting in settings:
         tables = {
-            number: _same_length([by_row[_key(row)]["tv_by_step"] for row in entry.rows])
+            number: np.maximum(
+                TV_FLOOR, _same_length([by_row[_key(row)]["tv_by_step"] for row in entry.rows])
+            )
             for number, entry in enumerate(setting.entries)
         }
 
@@ -162,19 +180,28 @@ def _steps(settings: Sequence[Setting], by_row: Documents) -> Iterator[Panel]:
                     axes.plot(steps, table[:, :, 1].max(axis=0), ":", linewidth=1, color=colour)
             # Maxima are up to a hundred times the means, and all are to be read.
             axes.set_yscale("log", nonpositive="mask")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             _name(axes, "gradient step of the phase; dotted: maximum", "TV")
 
         if any(table.size for table in tables.values()):
             yield setting.label, paint
 
 
-def _line(axes: Axes, x: Array, found: Band, entry: Entry, number: int) -> str:
-    """Draw one entry, in the colour that it has in all panels; return that."""
+def _line(
+    axes: Axes, x: Array, found: Band, entry: Entry, number: int, *, steps: bool = False
+) -> str:
+    """Draw one entry, in the colour that it has in all panels; return that.
+
+    With `steps` each value holds until the next x.
+    """
     colour = f"C{number}"
     # One gradient step a phase is a point and no line.
     marker = "." if len(x) == 1 else ""
-    axes.plot(x, found.value, label=entry.label, linewidth=1.5, color=colour, marker=marker)
-    axes.fill_between(x, found.low, found.high, alpha=0.15, linewidth=0, color=colour)
+    style: Literal["steps-post", "default"] = "steps-post" if steps else "default"
+    (line,) = axes.plot(x, found.value, label=entry.label, linewidth=1.5, color=colour)
+    line.set(marker=marker, drawstyle=style)
+    held: Literal["post"] | None = "post" if steps else None
+    axes.fill_between(x, found.low, found.high, step=held, alpha=0.15, linewidth=0, color=colour)
     return colour
 
 

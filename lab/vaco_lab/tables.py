@@ -42,7 +42,8 @@ def _runs(setting: Setting) -> str:
     if setting.missing:
         told.append(f"**Not in it, with too few runs yet: {', '.join(setting.missing)}.**")
     if setting.unused:
-        told.append(f"{setting.unused} finished runs are left out, until others have their seeds.")
+        runs = "1 finished run is" if setting.unused == 1 else f"{setting.unused} finished runs are"
+        told.append(f"{runs} left out, until others have their seeds.")
     return " ".join(told)
 
 

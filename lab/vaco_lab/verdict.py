@@ -90,10 +90,9 @@ def _doubts(settings: Sequence[Setting]) -> Iterator[str]:
     comparisons = [measure.reference_better for measure in measures if measure.reference_better]
     chance = (1 - CONFIDENCE) * len(comparisons)
     by_chance = f": were all equal, about {chance:.0f} or more would be told apart"
-    yield (
-        f"These are {len(comparisons)} comparisons, not corrected for their number"
-        f"{by_chance if chance >= 1 else ''}."
-    )
+    count = len(comparisons)
+    told = "This is 1 comparison" if count == 1 else f"These are {count} comparisons"
+    yield f"{told}, not corrected for their number{by_chance if chance >= 1 else ''}."
     few = [setting for setting in settings if setting.seeds < FEW_RUNS]
     if few:
         where = ", ".join(f"{setting.label}: {setting.seeds}" for setting in few)

@@ -224,6 +224,32 @@ def test_a_page_explains_the_lag_that_it_has(page, lag, imposed, measured):
     assert "K = async" not in text
 
 
+def test_a_page_of_real_runs_says_nothing_of_what_they_have_not(page):
+    text = page(lambda _: 150.0, lag=("async",))
+    assert "2 cores, real runs alone." in text
+    assert "at once" not in text
+    assert "the area is" not in text
+    both = page(lambda _: 150.0, lag=(1, "async"))
+    assert "2 cores, 2 at once (8 runs), 2 cores, real runs alone (8 runs)." in both
+    assert "the area is the mean of the curve" in both
+
+
+def test_a_page_says_what_is_drawn(page):
+    told = "TV under 0.0001 is drawn at 0.0001"
+    one = page(lambda cell: None if cell.seed else 150.0)
+    assert f"in profiles shares of runs. {told}" in one
+    assert f"bands are their 95 % intervals. {told}" in page(lambda _: 150.0)
+    lost = page(lambda _: 150.0, lag=(2,), diverged=lambda _: True)
+    assert "is drawn at 0.0001" not in lost
+
+
+def test_one_of_something_is_no_more(page):
+    text = page(lambda cell: None if (cell.algorithm, cell.seed) == ("ppo", 3) else 150.0, lag=(1,))
+    assert "1 finished run is left out" in text
+    assert "2 comparisons" in text
+    assert "This is 1 comparison, not" in page(lambda _: 150.0, lag=("async",))
+
+
 def test_a_page_says_how_few_draws_a_batch_has(page):
     # 16 environments by 16 steps are a fragment, and 500 samples a batch.
     text = page(lambda _: 150.0)
