@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -101,13 +100,11 @@ class Watch:
         }
         with self.log.open("wb") as log:
             self._process = psutil.Popen(
-                command,
+                command if group is None else _within(group, command),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=ROOT,
-                # By itself, before it starts others: they are where it is.
-                preexec_fn=None if group is None else partial(_enter, group),
             )
         self._seen: dict[int, psutil.Process] = {}
         self._rest = b""
@@ -189,8 +186,10 @@ class Watch:
         self.peak_bytes = max(self.peak_bytes, held)
 
 
-def _enter(group: Path) -> None:
-    (group / "cgroup.procs").write_text(str(os.getpid()))
+def _within(group: Path, command: list[str]) -> list[str]:
+    """Have a command enter a control group by itself, before it starts others: all are in it."""
+    enter = 'echo $$ > "$0" && exec "$@"'
+    return ["/bin/sh", "-c", enter, str(group / "cgroup.procs"), *command]
 
 
 def measure(command: list[str], limits: Limits, group: Path | None = None) -> Figures:

@@ -296,7 +296,7 @@ def test_an_entry_is_in_its_group_before_it_starts_others(tmp_path: Path) -> Non
     script += "r.progress(os.getpid(), [])"
     (tmp_path / "cgroup.procs").touch()
     taken = run.measure([sys.executable, "-c", script], run.Limits(0, 60, 0), tmp_path)
-    assert (tmp_path / "cgroup.procs").read_text() == str(taken.steps)
+    assert (tmp_path / "cgroup.procs").read_text().strip() == str(taken.steps)
 
 
 def test_a_commit_is_of_what_can_change_a_figure(terms: Any, tmp_path: Path) -> None:
