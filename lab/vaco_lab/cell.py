@@ -19,6 +19,16 @@ RESULTS: Final = 1
 """What runs give, as a number: to be raised when a change of the code, or of a default in the
 schema, has the same cell give something else. All cells are then run anew."""
 
+LABELS: Final = ("environment", "algorithm", "switch", "lag", "seed")
+"""A cell's place in its matrix."""
+
+DECIDING: Final = ("task", "policy", "algorithm", "rollout")
+"""Parts of `spec` that decide what a run gives, besides its length."""
+DECIDING_LEARNER: Final = ("batch_size", "precision")
+"""Of `spec.learner` the fields that decide it where lag is imposed."""
+DECIDING_REAL: Final = ("learner", "actors", "autoscaling", "synchronous")
+"""What of `spec` decides it besides in a real run."""
+
 _TAGS: Final = ("type", "name")
 
 
@@ -73,20 +83,13 @@ class Cell:
 
 def _deciding(spec: VACOJobSpec, lag: Lag) -> dict[str, Any]:
     """Return the parts of a job that decide what a run gives; of a real one that is nearly all."""
-    control = spec.control
-    parts = {
-        "task": _said(control.task)
-        | {"imports": [_content(name) for name in control.task.imports]},
-        "policy": _said(control.policy),
-        "algorithm": _said(control.algorithm),
-        "rollout": _said(spec.rollout),
-        "envSteps": spec.stop.env_steps,
-    }
+    parts = {name: _plain(getattr(spec, name)) for name in DECIDING}
+    parts["task"] |= {"imports": [_content(name) for name in spec.control.task.imports]}
+    parts["envSteps"] = spec.stop.env_steps
     if lag != ASYNC:
-        learner = spec.learner
-        return parts | {"batchSize": learner.batch_size, "precision": learner.precision}
-    real = {name: _said(getattr(spec, name)) for name in ("learner", "actors", "autoscaling")}
-    return parts | real | {"synchronous": spec.synchronous}
+        learner = {yaml_name(name): getattr(spec.learner, name) for name in DECIDING_LEARNER}
+        return parts | learner
+    return parts | {name: _plain(getattr(spec, name)) for name in DECIDING_REAL}
 
 
 def _said(part: Part) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from vaco.files import replace_file
 
-from vaco_lab.cell import ASYNC
+from vaco_lab.cell import ASYNC, LABELS
 from vaco_lab.comparison import FINAL, Entry, Setting
 from vaco_lab.matrix import Matrix
 from vaco_lab.measures import TV_FLOOR
@@ -221,4 +221,4 @@ def _same_length(tables: Sequence[list[list[float]]]) -> Array:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("environment", "algorithm", "switch", "lag", "seed"))
+    return tuple(row[name] for name in LABELS)

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vaco_lab.measures import Point
+
 
 class _Kept(BaseModel):
     """Fields that the laboratory reads; those of other versions may stand beside them."""
@@ -31,20 +33,6 @@ class _Row(_Kept):
     lag_max: float
 
 
-class _Point(_Kept):
-    env_steps: int
-    return_mean: float | None
-    tv: float
-    tv_max: float
-    tv_behaviour: float
-    tv_start: float
-    filtered_share: float
-    over_threshold_share: float
-    ess: float
-    kl: float
-    entropy: float
-
-
 class _Provenance(_Kept):
     commit: str
     dirty: bool
@@ -57,7 +45,7 @@ class _Provenance(_Kept):
 class _Document(_Kept):
     row: _Row
     evaluations: Annotated[list[tuple[int, float]], Field(min_length=1)]
-    curve: list[_Point]
+    curve: list[Point]
     tv_by_step: list[tuple[float, float]]
     provenance: _Provenance
 

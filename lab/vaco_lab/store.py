@@ -26,7 +26,7 @@ from vaco.errors import UserError
 from vaco.files import replace_file
 from vaco.schema.loading import dump
 
-from vaco_lab.cell import ASYNC, Cell
+from vaco_lab.cell import ASYNC, LABELS, Cell
 from vaco_lab.evaluation import area, completed
 from vaco_lab.matrix import Matrix, cells_of, load_matrix
 from vaco_lab.measures import Record
@@ -34,13 +34,13 @@ from vaco_lab.provenance import Provenance
 from vaco_lab.rows import parse_row
 
 COLUMNS: Final = (
-    *("environment", "algorithm", "switch", "lag", "seed", "outcome", "final_return", "auc"),
+    *LABELS,
+    *("outcome", "final_return", "auc"),
     *("env_steps", "updates", "seconds", "evaluation_seconds"),
     *("tv_mean", "tv_max", "tv_behaviour_mean"),
     *("tv_start_mean", "filtered_share", "over_threshold_share", "ess_mean", "kl_mean"),
     *("lag_p50", "lag_p95", "lag_max"),
 )
-_LABELS: Final = COLUMNS[:5]
 _POINT: Final = (
     *("env_steps", "evaluation_return", "return_mean", "tv", "tv_max", "tv_behaviour"),
     *("tv_start", "filtered_share", "over_threshold_share", "ess", "kl", "entropy"),
@@ -112,9 +112,9 @@ class Store:
             "tv_by_step": record.tv_by_step.rows(),
             "provenance": asdict(provenance) | {"date": date},
         }
-        # Evaluations are kept as they were: what stands for those that never were may change.
-        judged = _judged(document, cell) | {"evaluations": record.evaluations}
-        replace_file(self._file(cell), json.dumps(judged, allow_nan=False), durable=True)
+        # What evaluations come to is reckoned when it is read: what stands for those that never
+        # were may change.
+        replace_file(self._file(cell), json.dumps(document, allow_nan=False), durable=True)
 
     def read(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         """Return what came of those that are finished, in their order.
@@ -138,7 +138,7 @@ class Store:
         """Write the three tables; return how many cells are in them."""
         documents = self.read(cells)
         curves = (
-            {name: d["row"][name] for name in _LABELS} | point
+            {name: d["row"][name] for name in LABELS} | point
             for d in documents
             for point in _whole_curve(d)
         )
@@ -148,9 +148,9 @@ class Store:
             for step, mean, most in d["steps"]
         )
         self._write("table.csv", COLUMNS, (document["row"] for document in documents))
-        self._write("curves.csv", (*_LABELS, *_POINT), curves)
+        self._write("curves.csv", (*LABELS, *_POINT), curves)
         names = ("gradient_step", "tv_step_mean", "tv_step_max")
-        self._write("steps.csv", (*_LABELS, *names), steps)
+        self._write("steps.csv", (*LABELS, *names), steps)
         return len(documents)
 
     def _read(self, cell: Cell) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def make_directory(path: Path, given: Path | None = None) -> None:
 
 
 def _labels(cell: Cell) -> dict[str, Any]:
-    return {name: getattr(cell, name) for name in _LABELS}
+    return {name: getattr(cell, name) for name in LABELS}
 
 
 def _judged(document: dict[str, Any], cell: Cell) -> dict[str, Any]:

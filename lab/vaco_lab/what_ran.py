@@ -8,15 +8,15 @@ from typing import Any, Final
 import yaml
 from vaco.errors import UserError
 from vaco.files import replace_file
+from vaco.schema.base import yaml_name
 from vaco.schema.loading import dump
 
-from vaco_lab.cell import ASYNC
+from vaco_lab.cell import ASYNC, DECIDING, DECIDING_LEARNER, DECIDING_REAL
 from vaco_lab.matrix import Matrix
 
 _MARK: Final = "# The matrix of the page beside it; written by `vaco bench report`."
-_WHOLE: Final = ("task", "policy", "algorithm", "rollout", "stop")
-_REAL: Final = (*_WHOLE, "learner", "actors", "autoscaling", "synchronous")
-_LEARNER: Final = ("batchSize", "precision")
+_WHOLE: Final = (*DECIDING, "stop")
+_LEARNER: Final = tuple(map(yaml_name, DECIDING_LEARNER))
 
 
 def what_ran(matrix: Matrix) -> Iterator[str]:
@@ -72,7 +72,9 @@ def _deciding(matrix: Matrix) -> dict[str, Any]:
     assert isinstance(matrix.base, dict)  # noqa: S101 - load_matrix saw to it
     spec: Mapping[str, Any] = matrix.base["spec"]
     real = ASYNC in matrix.axes.lag
-    told = {name: spec[name] for name in (_REAL if real else _WHOLE) if name in spec}
+    told = {
+        name: spec[name] for name in (*_WHOLE, *(DECIDING_REAL if real else ())) if name in spec
+    }
     learner = spec.get("learner") or {}
     if not real and any(name in learner for name in _LEARNER):
         told["learner"] = {name: learner[name] for name in _LEARNER if name in learner}
