@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaco.allocator import keep_freed_memory
+from vaco.arguments import natural, positive
 from vaco.channels import is_loopback
 from vaco.errors import EXIT_OK, EXIT_PERMANENT, UserError
 
@@ -90,21 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--job", type=Path, required=True, help="manifest with metadata.uid")
     run.add_argument("--learner", required=True, help="host:port of the learner")
     run.add_argument("--actor-id", help="name of this actor; default: $POD_NAME")
-    run.add_argument("--index", type=_natural, help="its number, which seeds; default: by its name")
+    run.add_argument("--index", type=natural, help="its number, which seeds; default: by its name")
     run.add_argument(
         "--incarnation",
-        type=_positive,
+        type=positive,
         help="grows with each start of the same actor; default: milliseconds since 1970",
     )
     run.add_argument(
         "--metrics-host",
         help="of probes and metrics; default: loopback if the learner is there, else all addresses",
     )
-    run.add_argument("--metrics-port", type=_natural, default=0, help="of the same; 0: any port")
+    run.add_argument("--metrics-port", type=natural, default=0, help="of the same; 0: any port")
     evaluate = commands.add_parser("evaluate", help="play episodes with a checkpoint's policy")
     evaluate.add_argument("--job", type=Path, required=True, help="the run's job.yaml")
     evaluate.add_argument("--checkpoint", type=Path, required=True, help="its directory")
-    evaluate.add_argument("--episodes", type=_positive, help="default: spec.evaluation's, or 10")
+    evaluate.add_argument("--episodes", type=positive, help="default: spec.evaluation's, or 10")
     evaluate.add_argument("--video", type=Path, help="film of one more episode, .mp4 or .gif")
     evaluate.add_argument("--json", action="store_true", help="print one JSON document")
     probe = commands.add_parser(
@@ -112,20 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--job", type=Path, required=True, help="manifest")
     return parser
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(f"{number} is negative")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{number} is not positive")
-    return number
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vaco.arguments import positive
 from vaco.errors import EXIT_INTERRUPTED, UserError
 from vaco.files import replace_file
 
@@ -154,7 +155,7 @@ def _options() -> argparse.Namespace:
     names = sorted({entry.directory for entry in ENTRIES})
     parser.add_argument("--entries", nargs="+", choices=names, default=names, metavar="ENTRY")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, metavar="KIND")
-    parser.add_argument("--rounds", type=_positive, default=3, help="turns of each entry and kind")
+    parser.add_argument("--rounds", type=positive, default=3, help="turns of each entry and kind")
     parser.add_argument("--minutes", type=float, default=30.0, help="no round that would end later")
     parser.add_argument("--warmup", type=float, default=5.0, help="seconds before the window")
     parser.add_argument("--window", type=float, default=12.0, help="seconds of the window")
@@ -175,12 +176,6 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--page", action="store_true", help="only write the page anew")
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":

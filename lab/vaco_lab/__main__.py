@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vaco.arguments import positive
 from vaco.errors import EXIT_FAILURE, EXIT_OK, EXIT_PERMANENT, UserError
 
 if TYPE_CHECKING:
@@ -95,17 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     lag = commands.add_parser("lag", help="run a matrix; the same command again goes on")
     lag.add_argument("matrix", type=Path, help="YAML file")
     lag.add_argument("--out", type=Path, help="directory; default: runs/bench/<name>")
-    lag.add_argument("--workers", type=_positive, default=os.cpu_count() or 1, help="cells at once")
+    lag.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="cells at once")
     report = commands.add_parser("report", help="write a matrix's result page")
     report.add_argument("directory", type=Path, help="of the matrix")
     report.add_argument("--out", type=Path, default=Path("docs/results"), help="where to")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":
