@@ -1,7 +1,6 @@
 """`vaco bench`: the lag laboratory, a program of its own because it needs torch."""
 
 import importlib.util
-import os
 import shlex
 import signal
 import subprocess
@@ -48,9 +47,6 @@ def _laboratory(command: str, what: Path, options: dict[str, Path | int | None])
     signal.signal(signal.SIGINT, lambda *_: None)
     # What ran is kept with its results.
     called = [f"--command-line={shlex.join(['vaco', *sys.argv[1:]])}"]
-    guard = [sys.executable, "-I", "-S", _guard.__file__, str(os.getpid())]
-    done = subprocess.run(  # noqa: S603
-        [*guard, sys.executable, "-m", "vaco_lab", *called, command, str(what), *given],
-        check=False,
-    )
+    laboratory = [sys.executable, "-m", "vaco_lab", *called, command, str(what), *given]
+    done = subprocess.run(_guard.guarded(laboratory), check=False)  # noqa: S603
     return EXIT_BAD_INPUT if done.returncode == EXIT_PERMANENT else done.returncode

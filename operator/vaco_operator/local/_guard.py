@@ -14,6 +14,11 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
+def guarded(command: list[str]) -> list[str]:
+    """Return what runs `command` tied to this process, without a look at site-packages."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
 def main(parent: int, command: list[str]) -> None:
     """Tie this process to `parent` and become `command`."""
     libc = ctypes.CDLL(None, use_errno=True)

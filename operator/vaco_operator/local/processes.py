@@ -9,7 +9,6 @@ checkpoint, which is simpler and surer than an orphan that tidies up.
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -52,11 +51,10 @@ class Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        guard = [sys.executable, "-I", "-S", _guard.__file__, str(os.getpid())]
         with log.open("ab") as output:
             since = output.tell()
             popen = subprocess.Popen(  # noqa: S603
-                [*guard, *command],
+                _guard.guarded(list(command)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,10 +59,9 @@ class Processes:
     ) -> Running:
         """Start `command`; what it prints goes to `<name>.log`."""
         log = self.logs / f"{name}.log"
-        guard = [sys.executable, "-I", "-S", _guard.__file__, str(os.getpid())]
         with log.open("ab") as stream:
             popen = subprocess.Popen(
-                [*guard, *self._prefix, *command],
+                _guard.guarded([*self._prefix, *command]),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
