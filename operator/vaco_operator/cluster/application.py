@@ -4,9 +4,9 @@
     the leader only  election (renews, or ends the process), event recorder, reconciler, workers
 
 A replica leads once its stores are filled, of those namespaces that can be listed, and the Lease is
-its own. On SIGTERM or SIGINT the
-workers finish what they are at, the reconciler is closed, the last events are written, and the
-Lease is given back: another replica takes over within `retry_period`.
+its own. On SIGTERM or SIGINT the workers finish what they are at, the reconciler is closed, the
+last events are written, and the Lease is given back: another replica takes over within
+`retry_period`.
 """
 
 import asyncio

@@ -85,7 +85,7 @@ def start_deadline(job: VACOJob, observed: Observed, now: datetime) -> float | N
 
 
 def not_answering(
-    job: VACOJob, observed: Observed, heard: Heard | None, now: Moment
+    job: VACOJob, observed: Observed, voice: Heard | None, now: Moment
 ) -> Trouble | None:
     """Say that the start deadline is over, and that nobody knows whether the job has started.
 
@@ -93,7 +93,7 @@ def not_answering(
     trained is not thrown away for that.
     """
     pod = observed.learner
-    if job.spec.suspend or pod is None or not pod.ready or answering(observed, heard, now):
+    if job.spec.suspend or pod is None or not pod.ready or voice is not None:
         return None
     left = start_deadline(job, observed, now.wall)
     if left is None or left > 0:

@@ -21,7 +21,6 @@ from vaco.job import JobError, VACOJobStatus
 from vaco_operator.cluster import attempts, labels, troubles
 from vaco_operator.cluster.desired import (
     desired_children,
-    is_awaited,
     issue,
     issued_by,
     next_issue,
@@ -108,8 +107,7 @@ def _go_on(view: View, world: World) -> Plan:
     if view.attempt.step == "replace" and observed.learner_job is not None:
         name = labels.ChildNames.of(job.metadata.name).learner
         deletions.append(attempts.replacement(name, observed.learner_job))
-    awaited = is_awaited(observed, answers=view.voice is not None)
-    credentials = issue(job, memory.issued, now, world, awaited=awaited)
+    credentials = issue(job, memory.issued, now, world, awaited=view.awaited)
     basis = _basis(view)
     children: tuple[Document, ...] = ()
     if credentials is not None or basis != memory.settled:
@@ -186,8 +184,7 @@ def _appointments(view: View, memory: Memory) -> Iterator[float]:
     """Yield the seconds until something is due although nothing happens."""
     job, observed, now = view.job, view.observed, view.now
     if memory.issued is not None:
-        awaited = is_awaited(observed, answers=view.voice is not None)
-        due = next_issue(job, memory.issued, now, awaited=awaited)
+        due = next_issue(job, memory.issued, now, awaited=view.awaited)
         if due > 0:
             # What was due now and is not done was refused: it comes back with its refusal.
             yield due

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from vaco.job import VACOJob, VACOJobStatus
 
 from vaco_operator.cluster import attempts, autoscale, troubles
+from vaco_operator.cluster.desired import is_awaited
 from vaco_operator.cluster.hearing import Heard, answering, listen
 from vaco_operator.cluster.leaving import Leaving, grace_left
 from vaco_operator.cluster.observed import Child, Moment, Observed
@@ -64,6 +65,11 @@ class View:
         return drained(self.observed, self.memory.leaving, self.now)
 
     @property
+    def awaited(self) -> bool:
+        """Whether somebody may wait for the job's credentials."""
+        return is_awaited(self.observed, answers=self.voice is not None)
+
+    @property
     def replicas(self) -> int:
         """What the actors' Deployment is told."""
         return 0 if attempts.is_another(self.job, self.observed) else self.scale.replicas
@@ -98,7 +104,7 @@ def look(job: VACOJob, observed: Observed, memory: Memory, now: Moment) -> View:
         heard=heard,
         voice=voice,
         trouble=troubles.of_learner(observed, job.metadata.name, refusals, complaint)
-        or not_answering(job, observed, heard, now),
+        or not_answering(job, observed, voice, now),
         shortage=troubles.of_actors(observed, scale.scaler.desired),
         attempt=attempts.attempt(job, observed, drained=drained(observed, memory.leaving, now)),
         scale=scale,
